@@ -1,0 +1,258 @@
+//! What the agent needs from outside, as traits with at least two real implementations each.
+
+use bytes::Bytes;
+use domain::RunStatus;
+use domain::action::Usage;
+use domain::change::Change;
+use domain::ids::{RunId, StepId, UserId};
+use domain::tool::ArtifactRef;
+use serde_json::Value;
+use std::future::Future;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// What a model call is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Make a plan; the number of bad plans before (0 to 2).
+    Plan { repairs: u32 },
+    /// Decide on the next actions; turns count from 1.
+    Turn { number: u32 },
+}
+
+/// A model call, free of any provider's wire form.
+#[derive(Debug, Clone)]
+pub struct ModelRequest {
+    pub run_id: RunId,
+    pub purpose: Purpose,
+    /// The job's attempt, from 1.
+    pub attempt: u32,
+    /// The user's prompt as given (also in `messages`); the scripted model reads it.
+    pub prompt: String,
+    pub system: String,
+    pub messages: Vec<ChatMessage>,
+    /// Empty for planning.
+    pub tools: Vec<ToolSpec>,
+    pub max_tokens: u32,
+    pub temperature: f32,
+}
+
+/// One message of the conversation.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ChatMessage {
+    User(String),
+    Assistant {
+        text: Option<String>,
+        tool_calls: Vec<ToolUse>,
+    },
+    /// The answer to one [`ToolUse`] of the assistant message before.
+    ToolResult {
+        call_id: String,
+        name: String,
+        content: String,
+        is_error: bool,
+    },
+}
+
+/// A native tool call of the model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ToolUse {
+    pub id: String,
+    pub name: String,
+    pub input: Value,
+}
+
+/// A tool as told to the model; `input_schema` is JSON Schema.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ToolSpec {
+    pub name: String,
+    pub description: String,
+    pub input_schema: Value,
+}
+
+/// Why the model stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopReason {
+    End,
+    ToolUse,
+    /// Cut at the token limit; a tool call in such a reply is never run.
+    Length,
+    Other,
+}
+
+/// A whole reply; partial ones are errors.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelReply {
+    pub text: Option<String>,
+    pub tool_calls: Vec<ToolUse>,
+    pub stop: StopReason,
+    pub usage: Usage,
+    pub model: String,
+    /// `anthropic`, `openai`, `recorded` or `scripted`.
+    pub provider: String,
+}
+
+/// How a model call failed; the variant is the decision.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// Worth another try: connection trouble, time-out, 408, 429, 5xx, an error event inside a 200 stream.
+    #[error("model call failed: {message}")]
+    Transient {
+        message: String,
+        /// HTTP status, when there was one.
+        status: Option<u16>,
+        retry_after: Option<Duration>,
+        /// `false`: go straight to a retry of the whole job, without further tries here.
+        try_again_here: bool,
+    },
+    /// Never worth another try: bad request, bad key, spend limit.
+    #[error("model call refused: {message}")]
+    Permanent { message: String, status: Option<u16> },
+    #[error("model call cancelled")]
+    Cancelled,
+}
+
+/// A language model. Implementations: scripted, recorded, OpenAI-compatible, Anthropic.
+pub trait Model: Send + Sync + 'static {
+    /// Asks once (a try includes no retries). Dropping the future or firing `cancel` ends the request.
+    fn call(
+        &self,
+        request: &ModelRequest,
+        cancel: &CancellationToken,
+    ) -> impl Future<Output = Result<ModelReply, ModelError>> + Send;
+
+    /// Provider name and model name, for logs and metrics.
+    fn identity(&self) -> (String, String);
+}
+
+/// A file of the workspace: path relative to its root, size in bytes, RFC 3339 time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileInfo {
+    pub filepath: String,
+    pub size: i64,
+    pub last_modified: String,
+}
+
+/// Failure of a workspace operation; `Display` is the text of the contract, told to the model.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkspaceError {
+    #[error("Invalid path: {0}")]
+    InvalidPath(String),
+    #[error("File not found: {0}")]
+    NotFound(String),
+    #[error("File is not valid UTF-8: {0}")]
+    NotUtf8(String),
+    #[error("Workspace limit exceeded")]
+    LimitExceeded,
+    /// The settings that are missing, joined by ` and `.
+    #[error("{tool} is not configured: set {settings}")]
+    NotConfigured { tool: String, settings: String },
+    /// The store answered with an error or not at all; worth another attempt of the job.
+    #[error("workspace storage failed: {0}")]
+    Storage(String),
+}
+
+/// The files of one run. Implementations: S3 and memory.
+pub trait Workspace: Send + Sync + 'static {
+    /// Whole content; paths are checked here (see [`WorkspaceError::InvalidPath`]).
+    fn read(&self, path: &str) -> impl Future<Output = Result<Bytes, WorkspaceError>> + Send;
+    /// Writes a whole file and says what was stored.
+    fn write(
+        &self,
+        path: &str,
+        content: Bytes,
+    ) -> impl Future<Output = Result<ArtifactRef, WorkspaceError>> + Send;
+    /// Every file below a directory (`""` = all), sorted by path, any number of them.
+    fn list(&self, dir: &str) -> impl Future<Output = Result<Vec<FileInfo>, WorkspaceError>> + Send;
+}
+
+/// What to run in a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Program {
+    /// `sh -c` / `bash -c` of this command.
+    Shell { command: String },
+    /// A source text in `python`, `javascript`, `typescript`, `bash`, `ruby` or `go`.
+    Code { language: String, code: String },
+}
+
+/// One sandboxed execution of a step.
+#[derive(Debug, Clone)]
+pub struct SandboxRequest {
+    pub run_id: RunId,
+    pub step_id: StepId,
+    pub user_id: UserId,
+    pub program: Program,
+    /// Absolute, `/workspace` or below.
+    pub working_dir: String,
+    pub timeout: Duration,
+}
+
+/// What came of it. The files the program left are already stored when this is returned.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SandboxOutput {
+    pub stdout: String,
+    pub stderr: String,
+    /// One of the two was cut at 1 MiB.
+    pub truncated: bool,
+    /// Nothing when killed (time limit, signal).
+    pub exit_code: Option<i32>,
+    pub timed_out: bool,
+    /// Why it ended otherwise than by exiting, for example `killed by signal 9`, `out of memory`.
+    pub ended_by: Option<String>,
+    pub duration_ms: i64,
+    /// Files added or changed in `/workspace`.
+    pub artifacts: Vec<ArtifactRef>,
+    /// There is no object store: `/workspace` started empty and is gone.
+    pub ephemeral_workspace: bool,
+}
+
+/// Why a program was not run, or its outcome is lost.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// The host or the settings do not allow isolation; the reason names what is missing. Told to the model.
+    #[error("{0}")]
+    Unavailable(String),
+    #[error("Invalid input: {0}")]
+    InvalidInput(String),
+    #[error(transparent)]
+    Workspace(#[from] WorkspaceError),
+    /// The machinery failed; worth another attempt of the job.
+    #[error("sandbox failed: {0}")]
+    Failed(String),
+    #[error("Cancelled")]
+    Cancelled,
+}
+
+/// Isolated execution. Implementations: local namespaces, Kubernetes Jobs, none.
+pub trait Sandbox: Send + Sync + 'static {
+    /// Runs to the end, the time limit or cancellation; on cancellation the whole process group is gone on return.
+    fn run(
+        &self,
+        request: &SandboxRequest,
+        cancel: &CancellationToken,
+    ) -> impl Future<Output = Result<SandboxOutput, SandboxError>> + Send;
+}
+
+/// Why a commit was refused or failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// The run has ended meanwhile (stopped, timed out); drop the result.
+    #[error("the run has ended: {0}")]
+    Ended(RunStatus),
+    #[error("the run is paused")]
+    Paused,
+    /// Another claim has taken over; nothing more may be written.
+    #[error("the claim is stale")]
+    Fenced,
+    /// The store cannot be reached; worth another attempt.
+    #[error("run store unavailable: {0}")]
+    Unavailable(String),
+    /// A bug: the change is not allowed by the state machine.
+    #[error("change refused: {0}")]
+    Refused(String),
+}
+
+/// Where a run's changes are written: one call, one transaction. Implementations: the authority, memory.
+pub trait RunLog: Send + Sync {
+    fn commit(&self, changes: Vec<Change>) -> impl Future<Output = Result<(), CommitError>> + Send;
+}

@@ -1,0 +1,67 @@
+//! A model's reply, once understood: one turn of one or more actions.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// What an action asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ActionKind {
+    /// Call a tool; its result goes back to the model.
+    Tool,
+    /// Say something to the user and go on.
+    Message,
+    /// The present phase is done; after the last one the run is completed.
+    PhaseComplete,
+    /// The whole task is done.
+    TaskComplete,
+    /// Ask the user and wait.
+    RequestInput,
+}
+
+/// One action of a turn, in the stored form.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Action {
+    #[serde(rename = "type")]
+    pub kind: ActionKind,
+    #[serde(default)]
+    pub tool_name: Option<String>,
+    #[serde(default)]
+    pub tool_input: Option<Value>,
+    #[serde(default)]
+    pub message: Option<String>,
+    #[serde(default)]
+    pub reasoning: Option<String>,
+    /// The provider's id of a native tool call; pairs the result with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call_id: Option<String>,
+}
+
+/// Tokens of one model call.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    pub input_tokens: i64,
+    pub output_tokens: i64,
+    /// The provider did not say; counted at four characters a token.
+    #[serde(default)]
+    pub is_estimated: bool,
+}
+
+impl Usage {
+    pub const fn total(self) -> i64 {
+        self.input_tokens + self.output_tokens
+    }
+}
+
+/// A stored reply of the model; asked for once per turn however often workers die.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Turn {
+    /// 1, 2, 3, … per run.
+    pub number: u32,
+    /// Empty when the reply held no valid action; `fault` then says why.
+    pub actions: Vec<Action>,
+    /// The reply as it came, for the next request's history.
+    pub raw: Value,
+    #[serde(default)]
+    pub fault: Option<String>,
+}

@@ -1,0 +1,135 @@
+//! Typed changes of a run. The authority turns each into rows and events, all of one commit in one transaction.
+//!
+//! | change | rows | event |
+//! | --- | --- | --- |
+//! | `Log` | – | the given one |
+//! | `Status` | `agent_runs` | `state_transition`; a final one is followed by `complete` |
+//! | `PlanStored` | `agent_runs.plan`, `plan_version`, `current_phase` = 1 | `info` with `event` = `plan` |
+//! | `TurnStored` | `agent_turns`, `token_records` | `info` `Agent reasoning: …` per reasoning |
+//! | `MessageAdded` | `agent_messages` | `info` with `event` = `message`, unless `silent` |
+//! | `InputRequested` | `agent_messages` (assistant) | `user_input_required` |
+//! | `StepStarted` | `agent_steps` (running) | `info` with `event` = `tool_call` |
+//! | `StepRestarted` | `agent_steps.retry_count` + 1 | none: the call is already in the log |
+//! | `StepSettled` | `agent_steps`, counters, `agent_artifacts` | `tool_success` or `tool_error`, then `output` per artifact |
+//! | `CancelRunningSteps` | every running step -> cancelled | `tool_error` `Cancelled` per step |
+//! | `PhaseAdvanced` | `agent_runs.current_phase` | `phase_advance` |
+//! | `Waiting` | `agent_runs.waiting_for` | none |
+
+use crate::action::{Turn, Usage};
+use crate::event::NewEvent;
+use crate::ids::{MessageId, StepId};
+use crate::plan::Plan;
+use crate::run::StepStatus;
+use crate::status::RunStatus;
+use crate::tool::{Effect, ToolResult};
+use serde_json::Value;
+use uuid::Uuid;
+
+/// Why a run ended otherwise than completed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunError {
+    /// Stable word for programs, for example `max_attempts`, `planning_failed`.
+    pub code: String,
+    /// Sentence for people; the `message` of `complete`.
+    pub message: String,
+}
+
+impl RunError {
+    pub fn new(code: &str, message: impl Into<String>) -> Self {
+        Self {
+            code: code.to_owned(),
+            message: message.into(),
+        }
+    }
+}
+
+/// A message to store.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewMessage {
+    pub id: MessageId,
+    /// `user`, `assistant`, `system` or `tool`.
+    pub role: &'static str,
+    pub content: String,
+    pub step_id: Option<StepId>,
+    /// Stored without an event of its own (tool results already have one).
+    pub silent: bool,
+}
+
+/// A step to store as running.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewStep {
+    pub id: StepId,
+    pub phase_number: u32,
+    /// Turn and place in the turn (from 0) that asked for it: the step's identity over take-overs.
+    pub turn: u32,
+    pub action: u32,
+    pub tool_name: String,
+    pub tool_input: Value,
+    pub effect: Effect,
+}
+
+/// A file made by a tool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewArtifact {
+    pub id: Uuid,
+    pub filename: String,
+    /// Relative to the workspace root.
+    pub file_path: String,
+    /// MIME type.
+    pub file_type: String,
+    pub file_size: i64,
+    /// SHA-256 as hex.
+    pub content_hash: String,
+    pub storage_bucket: String,
+    pub storage_key: String,
+}
+
+/// One typed change of a run.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    Log(NewEvent),
+    Status {
+        to: RunStatus,
+        error: Option<RunError>,
+    },
+    PlanStored {
+        plan: Plan,
+    },
+    TurnStored {
+        turn: Turn,
+        model: String,
+        provider: String,
+        usage: Usage,
+    },
+    MessageAdded(NewMessage),
+    InputRequested {
+        message_id: MessageId,
+        question: String,
+    },
+    StepStarted(NewStep),
+    StepRestarted {
+        step_id: StepId,
+    },
+    StepSettled {
+        step_id: StepId,
+        status: StepStatus,
+        result: ToolResult,
+        duration_ms: i64,
+    },
+    CancelRunningSteps,
+    PhaseAdvanced {
+        from: u32,
+        to: u32,
+    },
+    Waiting(Option<Value>),
+}
+
+impl Change {
+    /// A run may still record this after it was paused in the middle of a step.
+    pub const fn allowed_while_paused(&self) -> bool {
+        matches!(
+            self,
+            Self::StepSettled { .. } | Self::Log(_) | Self::MessageAdded(_)
+        )
+    }
+}

@@ -1,0 +1,479 @@
+//! The state machine: a run's present state and a command lead to changes and what becomes of its job,
+//! or to a rejection. Pure; called by the authority under the run row's lock.
+
+use crate::change::{Change, NewMessage, RunError};
+use crate::command::{Command, Expiry, Release};
+use crate::event::NewEvent;
+use crate::ids::{JobId, MessageId, WorkerId};
+use crate::run::{Origin, RunState};
+use crate::status::RunStatus;
+use serde_json::json;
+
+/// What becomes of the run's queue entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JobIntent {
+    /// Nothing changes.
+    Keep,
+    /// A new entry under this id (outbox row in the same transaction).
+    Enqueue(JobId),
+    /// The run needs no entry any more; take it out of whatever list holds it.
+    Remove,
+}
+
+/// What becomes of the lease columns of the run row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LeaseIntent {
+    Keep,
+    /// Raise the epoch, set owner and lease end.
+    Take(WorkerId),
+    /// The worker lets go.
+    Drop,
+    /// As `Drop`, with one more retry used and `next_retry_at` set.
+    DropForRetry {
+        after_ms: i64,
+        error: String,
+    },
+}
+
+/// What a command leads to. All of it is committed in one transaction, or nothing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decision {
+    pub changes: Vec<Change>,
+    pub job: JobIntent,
+    pub lease: LeaseIntent,
+}
+
+impl Decision {
+    fn of(changes: Vec<Change>) -> Self {
+        Self {
+            changes,
+            job: JobIntent::Keep,
+            lease: LeaseIntent::Keep,
+        }
+    }
+
+    fn job(mut self, job: JobIntent) -> Self {
+        self.job = job;
+        self
+    }
+
+    fn lease(mut self, lease: LeaseIntent) -> Self {
+        self.lease = lease;
+        self
+    }
+}
+
+/// Why a command changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// `Start` on a run that is already under way: answered as success.
+    #[error("run is already {0}")]
+    AlreadyRunning(RunStatus),
+    #[error("cannot {action} run in status: {status}")]
+    Transition { action: &'static str, status: RunStatus },
+    #[error("the run has ended: {0}")]
+    Ended(RunStatus),
+    #[error("the run is paused")]
+    Paused,
+    #[error("the run waits for its user")]
+    WaitsForUser,
+    #[error("the run is held by worker {0}")]
+    Held(WorkerId),
+    #[error("the run is not driven by our workers")]
+    Foreign,
+    #[error("status cannot change from {from} to {to}")]
+    Illegal { from: RunStatus, to: RunStatus },
+}
+
+/// Decides; see the module's documentation.
+pub fn decide(run: &RunState, command: Command) -> Result<Decision, Rejection> {
+    match command {
+        Command::Start { job_id } => start(run, job_id),
+        Command::Stop => stop(run),
+        Command::Pause => pause(run),
+        Command::Resume { user_input, job_id } => resume(run, user_input, job_id),
+        Command::Claim { worker, job_id } => claim(run, worker, job_id),
+        Command::Progress(changes) => progress(run, changes),
+        Command::Release(release) => Ok(release_lease(run, release)),
+        Command::Expire(expiry) => expire(run, expiry),
+    }
+}
+
+fn status(to: RunStatus) -> Change {
+    Change::Status { to, error: None }
+}
+
+fn start(run: &RunState, job_id: JobId) -> Result<Decision, Rejection> {
+    if run.origin == Origin::Runtime {
+        return Err(Rejection::Transition {
+            action: "start",
+            status: run.status,
+        });
+    }
+    match run.status {
+        RunStatus::Created => {
+            Ok(Decision::of(vec![status(RunStatus::Queued)]).job(JobIntent::Enqueue(job_id)))
+        }
+        RunStatus::Queued | RunStatus::Planning | RunStatus::Executing => {
+            Err(Rejection::AlreadyRunning(run.status))
+        }
+        other => Err(Rejection::Transition {
+            action: "start",
+            status: other,
+        }),
+    }
+}
+
+fn stop(run: &RunState) -> Result<Decision, Rejection> {
+    if run.status.is_final() {
+        return Err(Rejection::Transition {
+            action: "cancel",
+            status: run.status,
+        });
+    }
+    let mut changes = Vec::with_capacity(3);
+    if run.lease.is_some() {
+        let metadata = json!({"event": "cancel_requested", "requested_by": "user"});
+        changes.push(Change::Log(NewEvent::new(
+            crate::event::LogType::Info,
+            "Stop requested",
+            metadata,
+        )));
+    }
+    changes.push(Change::CancelRunningSteps);
+    changes.push(status(RunStatus::Cancelled));
+    Ok(Decision::of(changes)
+        .job(JobIntent::Remove)
+        .lease(LeaseIntent::Drop))
+}
+
+fn pause(run: &RunState) -> Result<Decision, Rejection> {
+    if run.status != RunStatus::Executing || run.origin == Origin::Runtime {
+        return Err(Rejection::Transition {
+            action: "pause",
+            status: run.status,
+        });
+    }
+    // A held job leaves `processing` when its worker lets go after the running step; an unheld one at once.
+    let job = if run.lease.is_some() {
+        JobIntent::Keep
+    } else {
+        JobIntent::Remove
+    };
+    Ok(Decision::of(vec![status(RunStatus::Paused)]).job(job))
+}
+
+fn resume(
+    run: &RunState,
+    user_input: Option<(MessageId, String)>,
+    job_id: JobId,
+) -> Result<Decision, Rejection> {
+    if !matches!(run.status, RunStatus::WaitingUser | RunStatus::Paused) {
+        return Err(Rejection::Transition {
+            action: "resume",
+            status: run.status,
+        });
+    }
+    let mut changes = Vec::with_capacity(3);
+    if let Some((id, content)) = user_input {
+        changes.push(Change::MessageAdded(NewMessage {
+            id,
+            role: "user",
+            content,
+            step_id: None,
+            silent: false,
+        }));
+    }
+    changes.push(Change::Waiting(None));
+    changes.push(status(RunStatus::Executing));
+    Ok(Decision::of(changes).job(JobIntent::Enqueue(job_id)))
+}
+
+fn claim(run: &RunState, worker: WorkerId, job_id: JobId) -> Result<Decision, Rejection> {
+    if run.origin == Origin::Runtime {
+        return Err(Rejection::Foreign);
+    }
+    if let Some(lease) = &run.lease {
+        if lease.alive && lease.owner != worker {
+            return Err(Rejection::Held(lease.owner.clone()));
+        }
+    }
+    let taken = |changes| Ok(Decision::of(changes).lease(LeaseIntent::Take(worker)));
+    match run.status {
+        // A job pushed by hand counts as `start`.
+        RunStatus::Created => {
+            let decision = taken(vec![status(RunStatus::Queued), status(RunStatus::Planning)])?;
+            Ok(decision.job(JobIntent::Enqueue(job_id)))
+        }
+        RunStatus::Queued => taken(vec![status(RunStatus::Planning)]),
+        RunStatus::Planning | RunStatus::Executing => taken(take_over_note(run)),
+        RunStatus::Paused => Err(Rejection::Paused),
+        RunStatus::WaitingUser => Err(Rejection::WaitsForUser),
+        ended => Err(Rejection::Ended(ended)),
+    }
+}
+
+/// A lease that is still on the row at a claim belongs to a lost worker.
+fn take_over_note(run: &RunState) -> Vec<Change> {
+    let Some(lease) = &run.lease else { return vec![] };
+    let metadata = json!({"event": "executor_lost", "worker": lease.owner, "attempt": run.retry_count + 1});
+    vec![Change::Log(NewEvent::warning(
+        "Worker lost, continuing on another worker",
+        metadata,
+    ))]
+}
+
+fn progress(run: &RunState, changes: Vec<Change>) -> Result<Decision, Rejection> {
+    let mut present = run.status;
+    for change in &changes {
+        match present {
+            ended if ended.is_final() => return Err(Rejection::Ended(ended)),
+            RunStatus::Paused if !change.allowed_while_paused() => return Err(Rejection::Paused),
+            _ => {}
+        }
+        if let Change::Status { to, .. } = change {
+            if !present.may_become(*to) {
+                return Err(Rejection::Illegal {
+                    from: present,
+                    to: *to,
+                });
+            }
+            present = *to;
+        }
+    }
+    let decision = Decision::of(changes);
+    if present.is_final() || (present == RunStatus::WaitingUser && run.status != present) {
+        return Ok(decision.job(JobIntent::Remove).lease(LeaseIntent::Drop));
+    }
+    Ok(decision)
+}
+
+fn release_lease(run: &RunState, release: Release) -> Decision {
+    match release {
+        Release::HandBack => Decision::of(vec![]).lease(LeaseIntent::Drop),
+        Release::Done => {
+            let job = if run.status.needs_job() {
+                JobIntent::Keep
+            } else {
+                JobIntent::Remove
+            };
+            Decision::of(vec![]).job(job).lease(LeaseIntent::Drop)
+        }
+        Release::Retry { after_ms, error } => {
+            let metadata =
+                json!({"event": "retry", "after_ms": after_ms, "retry_count": run.retry_count + 1});
+            let note = NewEvent::warning(format!("Attempt failed, will retry: {error}"), metadata);
+            Decision::of(vec![Change::Log(note)]).lease(LeaseIntent::DropForRetry { after_ms, error })
+        }
+    }
+}
+
+fn expire(run: &RunState, expiry: Expiry) -> Result<Decision, Rejection> {
+    if run.status.is_final() {
+        return Err(Rejection::Ended(run.status));
+    }
+    let (to, error) = match expiry {
+        Expiry::RunDeadline => (
+            RunStatus::Timeout,
+            RunError::new("run_deadline", "Run deadline exceeded"),
+        ),
+        Expiry::WaitingForUser => (
+            RunStatus::Timeout,
+            RunError::new("waiting_timeout", "Waiting for user input timed out"),
+        ),
+        Expiry::MaxAttempts => (
+            RunStatus::Failed,
+            RunError::new("max_attempts", "Every attempt failed"),
+        ),
+        Expiry::Poison => (
+            RunStatus::Failed,
+            RunError::new("poison", "The run's workers died too often in a row"),
+        ),
+    };
+    if !run.status.may_become(to) {
+        return Err(Rejection::Illegal { from: run.status, to });
+    }
+    let changes = vec![
+        Change::CancelRunningSteps,
+        Change::Status {
+            to,
+            error: Some(error),
+        },
+    ];
+    Ok(Decision::of(changes)
+        .job(JobIntent::Remove)
+        .lease(LeaseIntent::Drop))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::RunId;
+    use crate::run::Lease;
+    use uuid::Uuid;
+
+    fn run(status: RunStatus) -> RunState {
+        RunState {
+            id: RunId(Uuid::nil()),
+            origin: Origin::AgentApi,
+            user_id: Some("u".into()),
+            status,
+            current_phase: 0,
+            total_phases: 0,
+            last_seq: 2,
+            epoch: 0,
+            lease: None,
+            job_id: None,
+            priority: 0,
+            retry_count: 0,
+            crash_count: 0,
+            cancel_requested: false,
+        }
+    }
+
+    fn job() -> JobId {
+        JobId(Uuid::from_u128(7))
+    }
+
+    fn end_status(from: RunStatus, decision: &Decision) -> RunStatus {
+        let mut present = from;
+        for change in &decision.changes {
+            if let Change::Status { to, .. } = change {
+                assert!(present.may_become(*to), "{present} -> {to}");
+                present = *to;
+            }
+        }
+        present
+    }
+
+    #[test]
+    fn users_commands_are_allowed_exactly_from_the_listed_statuses() {
+        use RunStatus as S;
+        for status in S::ALL {
+            let run = run(status);
+            assert_eq!(
+                decide(&run, Command::Start { job_id: job() }).is_ok(),
+                status == S::Created
+            );
+            let stopped = decide(&run, Command::Stop);
+            assert_eq!(stopped.is_ok(), !status.is_final(), "{status}");
+            assert_eq!(decide(&run, Command::Pause).is_ok(), status == S::Executing);
+            let resumed = decide(
+                &run,
+                Command::Resume {
+                    user_input: None,
+                    job_id: job(),
+                },
+            );
+            assert_eq!(resumed.is_ok(), matches!(status, S::WaitingUser | S::Paused));
+        }
+    }
+
+    #[test]
+    fn every_decision_walks_only_along_the_table() {
+        for status in RunStatus::ALL {
+            for command in [
+                Command::Start { job_id: job() },
+                Command::Stop,
+                Command::Pause,
+                Command::Resume {
+                    user_input: Some((MessageId(Uuid::nil()), "x".into())),
+                    job_id: job(),
+                },
+                Command::Claim {
+                    worker: "w".into(),
+                    job_id: job(),
+                },
+                Command::Release(Release::HandBack),
+                Command::Release(Release::Done),
+                Command::Release(Release::Retry {
+                    after_ms: 5,
+                    error: "e".into(),
+                }),
+                Command::Expire(Expiry::RunDeadline),
+                Command::Expire(Expiry::WaitingForUser),
+                Command::Expire(Expiry::MaxAttempts),
+                Command::Expire(Expiry::Poison),
+            ] {
+                if let Ok(decision) = decide(&run(status), command) {
+                    let end = end_status(status, &decision);
+                    assert!(!(end.is_final() && decision.job == JobIntent::Keep && status != end));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_second_start_is_told_the_present_status() {
+        let again = decide(&run(RunStatus::Executing), Command::Start { job_id: job() });
+        assert_eq!(again, Err(Rejection::AlreadyRunning(RunStatus::Executing)));
+    }
+
+    #[test]
+    fn a_live_lease_of_another_worker_is_never_taken_over() {
+        let mut held = run(RunStatus::Executing);
+        held.lease = Some(Lease {
+            owner: "a".into(),
+            alive: true,
+        });
+        let claim = |worker: &str| Command::Claim {
+            worker: worker.into(),
+            job_id: job(),
+        };
+        assert_eq!(decide(&held, claim("b")), Err(Rejection::Held("a".into())));
+        assert!(decide(&held, claim("a")).is_ok());
+        held.lease = Some(Lease {
+            owner: "a".into(),
+            alive: false,
+        });
+        let taken = decide(&held, claim("b")).unwrap();
+        assert_eq!(taken.lease, LeaseIntent::Take("b".into()));
+        assert_eq!(taken.changes.len(), 1, "the take-over is in the log");
+    }
+
+    #[test]
+    fn after_the_end_nothing_is_written() {
+        let late = Command::Progress(vec![Change::Log(NewEvent::info("late"))]);
+        assert_eq!(
+            decide(&run(RunStatus::Cancelled), late),
+            Err(Rejection::Ended(RunStatus::Cancelled))
+        );
+        let after_own_end = Command::Progress(vec![
+            Change::Status {
+                to: RunStatus::Completed,
+                error: None,
+            },
+            Change::Log(NewEvent::info("late")),
+        ]);
+        assert!(decide(&run(RunStatus::Executing), after_own_end).is_err());
+    }
+
+    #[test]
+    fn a_paused_run_takes_the_running_steps_result_and_nothing_else() {
+        let settled = Change::StepSettled {
+            step_id: crate::ids::StepId(Uuid::nil()),
+            status: crate::run::StepStatus::Completed,
+            result: crate::tool::ToolResult::ok(json!({}), 1.0),
+            duration_ms: 5,
+        };
+        assert!(decide(&run(RunStatus::Paused), Command::Progress(vec![settled])).is_ok());
+        let advance = Change::PhaseAdvanced { from: 1, to: 2 };
+        assert_eq!(
+            decide(&run(RunStatus::Paused), Command::Progress(vec![advance])),
+            Err(Rejection::Paused)
+        );
+    }
+
+    #[test]
+    fn asking_the_user_frees_worker_and_job() {
+        let ask = Command::Progress(vec![Change::Status {
+            to: RunStatus::WaitingUser,
+            error: None,
+        }]);
+        let decision = decide(&run(RunStatus::Executing), ask).unwrap();
+        assert_eq!(
+            (decision.job, decision.lease),
+            (JobIntent::Remove, LeaseIntent::Drop)
+        );
+    }
+}

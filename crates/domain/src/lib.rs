@@ -1,0 +1,40 @@
+//! The vocabulary of the runtime and its one state machine. No IO, no async, no wall clock.
+//!
+//! Everything that crosses a process border is defined here once: run statuses and the table of allowed
+//! changes ([`status`]), commands and what they lead to ([`decide`]), typed changes of a run ([`change`]), the
+//! stored event and its two stream forms ([`event`], [`wire`]), the job in Redis ([`job`]), plans
+//! ([`plan`]), actions and tool results ([`action`], [`tool`]).
+//!
+//! Invariants:
+//! - A status changes only along [`status::RunStatus::may_become`]; [`decide::decide`] is the only caller's way.
+//! - An event's `seq` is per run, from 1, gapless; it is given by the store, never here.
+//! - Time and ids come from [`clock::Clock`] and [`clock::Ids`], so that a scripted run replays byte for byte.
+
+pub mod action;
+pub mod canonical;
+pub mod change;
+pub mod clock;
+pub mod command;
+pub mod decide;
+pub mod event;
+pub mod ids;
+pub mod job;
+pub mod plan;
+pub mod run;
+pub mod runtime_event;
+pub mod status;
+pub mod tool;
+pub mod wire;
+
+pub use action::{Action, ActionKind, Turn, Usage};
+pub use change::Change;
+pub use clock::{Clock, Ids, ManualClock, SystemClock, SystemIds};
+pub use command::Command;
+pub use decide::{Decision, JobIntent, Rejection, decide};
+pub use event::{Event, LogType, NewEvent};
+pub use ids::{JobId, MessageId, RunId, StepId, UserId, WorkerId};
+pub use job::Job;
+pub use plan::{Phase, Plan};
+pub use run::{RunState, StepStatus};
+pub use status::RunStatus;
+pub use tool::{Effect, ToolResult};

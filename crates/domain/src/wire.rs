@@ -1,0 +1,102 @@
+//! The two stream forms of an event. Both are one line of JSON; nothing a user wrote reaches `id:` or `event:`.
+
+use crate::clock::wire_time;
+use crate::event::{Event, LogType};
+use serde_json::{Map, Value, json};
+
+/// The default form: the object behind `data:` of the default stream, and the message published on
+/// `agent:logs:{run_id}`.
+pub fn default_data(event: &Event) -> Value {
+    if event.log_type == LogType::Complete {
+        return json!({
+            "type": "complete",
+            "run_id": event.run_id,
+            "seq": event.seq,
+            "status": event.metadata.get("status"),
+            "message": event.message,
+            "timestamp": wire_time(event.created_at),
+        });
+    }
+    json!({
+        "type": "log",
+        "run_id": event.run_id,
+        "seq": event.seq,
+        "id": event.id,
+        "log_type": event.log_type,
+        "message": event.message,
+        "metadata": event.metadata,
+        "timestamp": wire_time(event.created_at),
+    })
+}
+
+fn pick(metadata: &Map<String, Value>, keys: &[&str]) -> Value {
+    let pairs = keys.iter().map(|key| {
+        (
+            (*key).to_owned(),
+            metadata.get(*key).cloned().unwrap_or(Value::Null),
+        )
+    });
+    Value::Object(pairs.collect())
+}
+
+/// The named form: `event:` name and `data:` object.
+pub fn named_data(event: &Event) -> (&'static str, Value) {
+    let metadata = &event.metadata;
+    let kind = metadata.get("event").and_then(Value::as_str);
+    match event.log_type {
+        LogType::StateTransition => {
+            let mut data = pick(metadata, &["current_phase", "total_phases"]);
+            let mut status = json!({"status": metadata.get("to_status")});
+            if let (Some(status), Some(data)) = (status.as_object_mut(), data.as_object_mut()) {
+                status.append(data);
+            }
+            ("status", status)
+        }
+        LogType::ToolSuccess | LogType::ToolError => {
+            let mut data = pick(
+                metadata,
+                &[
+                    "step_id",
+                    "tool_name",
+                    "success",
+                    "output",
+                    "error",
+                    "duration_ms",
+                ],
+            );
+            data["success"] = json!(event.log_type == LogType::ToolSuccess);
+            ("tool_result", data)
+        }
+        LogType::UserInputRequired => ("message", pick(metadata, &["message_id", "role", "content"])),
+        LogType::PhaseAdvance => (
+            "phase",
+            pick(
+                metadata,
+                &[
+                    "from_phase",
+                    "to_phase",
+                    "current_phase",
+                    "total_phases",
+                    "percentage",
+                ],
+            ),
+        ),
+        LogType::Complete => (
+            "complete",
+            json!({"status": metadata.get("status"), "message": event.message}),
+        ),
+        LogType::Info if kind == Some("tool_call") => {
+            let mut data = pick(metadata, &["step_id", "tool_name", "tool_input", "status"]);
+            data["status"] = json!("running");
+            ("tool_call", data)
+        }
+        LogType::Info if kind == Some("message") => {
+            ("message", pick(metadata, &["message_id", "role", "content"]))
+        }
+        LogType::Info if kind == Some("output") => (
+            "output",
+            pick(metadata, &["id", "type", "file_name", "url", "mime_type"]),
+        ),
+        LogType::Info | LogType::Success | LogType::Warning | LogType::Error => ("log", default_data(event)),
+    }
+}
