@@ -1,0 +1,3 @@
+//! Tests of the test tools, against real processes.
+
+mod servers;
