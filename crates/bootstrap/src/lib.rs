@@ -1,1 +1,12 @@
-//! placeholder
+//! What every program of ours needs before it does anything of its own: settings, logs and metrics, shutdown, an
+//! accept loop. Knows nothing of runs or jobs.
+
+pub mod http;
+pub mod redacted;
+pub mod settings;
+pub mod shutdown;
+pub mod telemetry;
+
+pub use redacted::Redacted;
+pub use settings::{Faults, Validate};
+pub use shutdown::Shutdown;
