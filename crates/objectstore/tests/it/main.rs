@@ -1,0 +1,8 @@
+//! The store behind its HTTP server, driven by the AWS client.
+#![cfg(test)]
+
+mod durability;
+mod listing;
+mod multipart;
+mod objects;
+mod setup;
