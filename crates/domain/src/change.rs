@@ -125,11 +125,22 @@ pub enum Change {
 }
 
 impl Change {
-    /// A run may still record this after it was paused in the middle of a step.
+    /// A run that was paused in the middle of a step or a model call still takes what came of it, but begins nothing
+    /// and does not move on.
     pub const fn allowed_while_paused(&self) -> bool {
-        matches!(
-            self,
-            Self::StepSettled { .. } | Self::Log(_) | Self::MessageAdded(_)
-        )
+        match self {
+            Self::Log(_)
+            | Self::TurnStored { .. }
+            | Self::MessageAdded(_)
+            | Self::StepSettled { .. }
+            | Self::PhaseAdvanced { .. } => true,
+            Self::Status { .. }
+            | Self::PlanStored { .. }
+            | Self::InputRequested { .. }
+            | Self::StepStarted(_)
+            | Self::StepRestarted { .. }
+            | Self::CancelRunningSteps
+            | Self::Waiting(_) => false,
+        }
     }
 }

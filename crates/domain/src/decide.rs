@@ -193,10 +193,11 @@ fn claim(run: &RunState, worker: WorkerId, job_id: JobId) -> Result<Decision, Re
     if run.origin == Origin::Runtime {
         return Err(Rejection::Foreign);
     }
-    if let Some(lease) = &run.lease {
-        if lease.alive && lease.owner != worker {
-            return Err(Rejection::Held(lease.owner.clone()));
-        }
+    if let Some(lease) = &run.lease
+        && lease.alive
+        && lease.owner != worker
+    {
+        return Err(Rejection::Held(lease.owner.clone()));
     }
     let taken = |changes| Ok(Decision::of(changes).lease(LeaseIntent::Take(worker)));
     match run.status {
@@ -326,6 +327,7 @@ mod tests {
             job_id: None,
             priority: 0,
             retry_count: 0,
+            max_retries: 3,
             crash_count: 0,
             cancel_requested: false,
         }
@@ -449,19 +451,17 @@ mod tests {
     }
 
     #[test]
-    fn a_paused_run_takes_the_running_steps_result_and_nothing_else() {
+    fn a_paused_run_takes_the_running_steps_result_and_begins_nothing() {
+        let step_id = crate::ids::StepId(Uuid::nil());
         let settled = Change::StepSettled {
-            step_id: crate::ids::StepId(Uuid::nil()),
+            step_id,
             status: crate::run::StepStatus::Completed,
             result: crate::tool::ToolResult::ok(json!({}), 1.0),
             duration_ms: 5,
         };
         assert!(decide(&run(RunStatus::Paused), Command::Progress(vec![settled])).is_ok());
-        let advance = Change::PhaseAdvanced { from: 1, to: 2 };
-        assert_eq!(
-            decide(&run(RunStatus::Paused), Command::Progress(vec![advance])),
-            Err(Rejection::Paused)
-        );
+        let restart = Command::Progress(vec![Change::StepRestarted { step_id }]);
+        assert_eq!(decide(&run(RunStatus::Paused), restart), Err(Rejection::Paused));
     }
 
     #[test]

@@ -93,6 +93,8 @@ pub struct RunState {
     pub job_id: Option<JobId>,
     pub priority: u8,
     pub retry_count: u32,
+    /// Attempts beyond the first that may be used up.
+    pub max_retries: u32,
     /// Claims in a row that ended without a settled step or a counted failure: lost workers.
     pub crash_count: u32,
     pub cancel_requested: bool,

@@ -1,0 +1,94 @@
+//! From a prompt to a plan: one model call, and at most two more that name the fault.
+
+use crate::conversation::PLANNER_SYSTEM;
+use crate::parse::json_in;
+use crate::ports::{ChatMessage, Model, ModelError, ModelReply, ModelRequest, Purpose};
+use crate::snapshot::Snapshot;
+use domain::{Plan, Usage};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+/// A bad plan is asked for again this often.
+pub const MAX_REPAIRS: u32 = 2;
+/// Planning asks for at most this many tokens.
+pub const PLAN_MAX_TOKENS: u32 = 4096;
+/// Sampling temperature of every call.
+pub const TEMPERATURE: f32 = 0.7;
+
+/// A plan, with the reply it came from and the tokens of all tries.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Planned {
+    /// `Err`: why the last try was refused.
+    pub plan: Result<Plan, String>,
+    pub raw: Value,
+    pub usage: Usage,
+    pub model: String,
+    pub provider: String,
+}
+
+/// Asks for a plan.
+pub async fn plan<M: Model>(
+    model: &M,
+    snapshot: &Snapshot,
+    cancel: &CancellationToken,
+) -> Result<Planned, ModelError> {
+    let mut messages = vec![ChatMessage::User(snapshot.prompt.clone())];
+    let mut usage = Usage::default();
+    let mut repairs = 0;
+    loop {
+        let reply = model
+            .call(&request(snapshot, repairs, messages.clone()), cancel)
+            .await?;
+        usage = add(usage, reply.usage);
+        let text = reply.text.clone().unwrap_or_default();
+        let plan = read_plan(&reply);
+        if plan.is_ok() || repairs == MAX_REPAIRS {
+            let raw = json!({"text": text, "tool_calls": []});
+            return Ok(Planned {
+                plan,
+                raw,
+                usage,
+                model: reply.model,
+                provider: reply.provider,
+            });
+        }
+        if let Err(fault) = plan {
+            messages.push(ChatMessage::Assistant {
+                text: Some(text),
+                tool_calls: vec![],
+            });
+            messages.push(ChatMessage::User(format!(
+                "This plan cannot be used: {fault}. Send the corrected JSON."
+            )));
+        }
+        repairs += 1;
+    }
+}
+
+fn request(snapshot: &Snapshot, repairs: u32, messages: Vec<ChatMessage>) -> ModelRequest {
+    ModelRequest {
+        run_id: snapshot.run_id,
+        purpose: Purpose::Plan { repairs },
+        attempt: snapshot.attempt,
+        prompt: snapshot.prompt.clone(),
+        system: PLANNER_SYSTEM.to_owned(),
+        messages,
+        tools: vec![],
+        max_tokens: PLAN_MAX_TOKENS,
+        temperature: TEMPERATURE,
+    }
+}
+
+fn read_plan(reply: &ModelReply) -> Result<Plan, String> {
+    let text = reply.text.as_deref().unwrap_or_default();
+    let value = json_in(text).ok_or_else(|| "the reply holds no JSON object".to_owned())?;
+    Plan::from_value(&value).map_err(|fault| fault.to_string())
+}
+
+const fn add(a: Usage, b: Usage) -> Usage {
+    Usage {
+        input_tokens: a.input_tokens + b.input_tokens,
+        output_tokens: a.output_tokens + b.output_tokens,
+        is_estimated: a.is_estimated || b.is_estimated,
+    }
+}

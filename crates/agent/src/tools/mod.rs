@@ -1,0 +1,73 @@
+//! The tools: names, inputs, effects, credits, and how a call becomes a result.
+//!
+//! A failure is one of two kinds: told to the model as a result ([`ToolError::ToModel`]) or, when our own machinery failed,
+//! a reason to try the job again ([`ToolError::Retry`]). A call that is stopped is neither.
+
+mod code;
+mod files;
+mod message;
+mod router;
+mod shell;
+mod unconfigured;
+
+pub use router::{Call, Router, effect_of, specs};
+
+use crate::ports::{SandboxError, WorkspaceError};
+use domain::ToolResult;
+use serde_json::Value;
+
+/// Default and largest time limit of `shell` and `code`, in seconds.
+pub const DEFAULT_TIMEOUT_SECONDS: u64 = 300;
+pub const MAX_TIMEOUT_SECONDS: u64 = 3600;
+/// Where the workspace is mounted for `shell` and `code`.
+pub const WORKSPACE_DIR: &str = "/workspace";
+
+/// Why a tool gave no success.
+#[derive(Debug)]
+pub enum ToolError {
+    /// The result to store and to tell the model.
+    ToModel(Box<ToolResult>),
+    /// Storage or sandbox machinery failed; another attempt of the job may succeed.
+    Retry(String),
+    /// The call was stopped.
+    Cancelled,
+}
+
+impl ToolError {
+    fn to_model(error: impl Into<String>, credits: f64) -> Self {
+        Self::ToModel(Box::new(ToolResult::failed(error, credits)))
+    }
+
+    fn invalid_input(fault: impl std::fmt::Display) -> Self {
+        Self::to_model(format!("Invalid input: {fault}"), 0.0)
+    }
+
+    /// A workspace failure of a tool that costs `credits` once it really ran.
+    fn workspace(error: WorkspaceError, credits: f64) -> Self {
+        let text = error.to_string();
+        match error {
+            WorkspaceError::Storage(_) => Self::Retry(text),
+            WorkspaceError::InvalidPath(_) | WorkspaceError::NotConfigured { .. } => {
+                Self::to_model(text, 0.0)
+            }
+            WorkspaceError::NotFound(_) | WorkspaceError::NotUtf8(_) | WorkspaceError::LimitExceeded => {
+                Self::to_model(text, credits)
+            }
+        }
+    }
+
+    fn sandbox(error: SandboxError, credits: f64) -> Self {
+        let text = error.to_string();
+        match error {
+            SandboxError::Unavailable(_) | SandboxError::InvalidInput(_) => Self::to_model(text, 0.0),
+            SandboxError::Workspace(error) => Self::workspace(error, credits),
+            SandboxError::Failed(_) => Self::Retry(text),
+            SandboxError::Cancelled => Self::Cancelled,
+        }
+    }
+}
+
+/// Reads a tool's typed input.
+fn input<T: serde::de::DeserializeOwned>(value: &Value) -> Result<T, ToolError> {
+    serde_json::from_value(value.clone()).map_err(|fault| ToolError::invalid_input(fault.to_string()))
+}

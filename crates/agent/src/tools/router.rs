@@ -1,0 +1,111 @@
+//! Finds the tool of a name, tells its effect and schema, and dispatches a call.
+
+use super::{ToolError, code, files, message, shell, unconfigured};
+use crate::conversation::steering_tools;
+use crate::ports::{Sandbox, ToolSpec, Workspace};
+use domain::ids::{RunId, StepId, UserId};
+use domain::{Effect, ToolResult};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+/// One call of a tool.
+#[derive(Debug, Clone)]
+pub struct Call<'a> {
+    pub run_id: RunId,
+    pub step_id: StepId,
+    pub user_id: &'a UserId,
+    pub tool_name: &'a str,
+    pub tool_input: &'a Value,
+}
+
+/// The tools of one run.
+#[derive(Debug)]
+pub struct Router<'a, W, S> {
+    pub workspace: &'a W,
+    pub sandbox: &'a S,
+}
+
+impl<W: Workspace, S: Sandbox> Router<'_, W, S> {
+    /// Runs a call to its result; only a stopped call or a failure of our own machinery is an error.
+    pub async fn call(&self, call: &Call<'_>, cancel: &CancellationToken) -> Result<ToolResult, ToolError> {
+        let result = match call.tool_name {
+            "shell" => shell::run(self.sandbox, call, cancel).await,
+            "code" => code::run(self.sandbox, call, cancel).await,
+            "message" => message::run(call.tool_input),
+            "file_read" => files::read(self.workspace, call.tool_input).await,
+            "file_write" => files::write(self.workspace, call.tool_input).await,
+            "file_list" => files::list(self.workspace, call.tool_input).await,
+            "search" | "browser" | "connector" => Ok(unconfigured::answer(call.tool_name, call.tool_input)),
+            other => Ok(ToolResult::failed(format!("Unknown tool: {other}"), 0.0)),
+        };
+        match result {
+            Err(ToolError::ToModel(result)) => Ok(*result),
+            other => other,
+        }
+    }
+}
+
+/// What kind of effect a tool has; decides what happens after its worker was lost in the middle.
+pub fn effect_of(tool_name: &str, tool_input: &Value) -> Effect {
+    match tool_name {
+        "file_read" | "file_list" | "search" => Effect::Pure,
+        "connector" if unconfigured::only_reads(tool_input) => Effect::Pure,
+        "browser" | "connector" => Effect::AtMostOnce,
+        // A sandbox has no network and its files are stored only at the end: running it again leads to the same state.
+        _ => Effect::Idempotent,
+    }
+}
+
+/// Every tool as told to the model, in a fixed order.
+pub fn specs() -> Vec<ToolSpec> {
+    let text = || json!({"type": "string"});
+    let seconds = || json!({"type": "integer", "minimum": 1, "maximum": super::MAX_TIMEOUT_SECONDS});
+    let mut specs = vec![
+        spec(
+            "file_read",
+            "Read a text file of the workspace.",
+            json!({"filepath": text()}),
+            &["filepath"],
+        ),
+        spec(
+            "file_write",
+            "Write a text file of the workspace, replacing it.",
+            json!({"filepath": text(), "content": text()}),
+            &["filepath", "content"],
+        ),
+        spec(
+            "file_list",
+            "List the files below a directory of the workspace.",
+            json!({"dirpath": text()}),
+            &[],
+        ),
+        spec(
+            "shell",
+            "Run a shell command in an isolated sandbox without network; the workspace is /workspace.",
+            json!({"command": text(), "working_dir": text(), "timeout": seconds()}),
+            &["command"],
+        ),
+        spec(
+            "code",
+            "Run a program in an isolated sandbox without network; the workspace is /workspace.",
+            json!({"language": {"type": "string", "enum": code::LANGUAGES}, "code": text(), "timeout": seconds()}),
+            &["code"],
+        ),
+        spec(
+            "message",
+            "Tell the user something.",
+            json!({"message": text()}),
+            &["message"],
+        ),
+    ];
+    specs.extend(steering_tools());
+    specs
+}
+
+fn spec(name: &str, description: &str, properties: Value, required: &[&str]) -> ToolSpec {
+    ToolSpec {
+        name: name.to_owned(),
+        description: description.to_owned(),
+        input_schema: json!({"type": "object", "properties": properties, "required": required}),
+    }
+}

@@ -1,0 +1,350 @@
+//! The driver against the ports in memory, with a model that answers from a list.
+#![expect(clippy::unwrap_used, reason = "helpers of tests may fail the test")]
+
+use agent::driver::{Driver, Outcome};
+use agent::memory::{MemoryLog, MemoryWorkspace, NoSandbox};
+use agent::ports::{CommitError, Model, ModelError, ModelReply, ModelRequest, Purpose, StopReason};
+use agent::snapshot::{Snapshot, StoredStep, step_id};
+use agent::supervisor::Limits;
+use agent::tools::Router;
+use domain::run::StepStatus;
+use domain::{Change, ManualClock, Plan, RunId, RunStatus, ToolResult, Turn, Usage};
+use serde_json::{Value, json};
+use std::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// Answers planning with `plan` and turn n with `turns[n - 1]`; remembers what it was asked.
+struct ListModel {
+    plan: String,
+    turns: Vec<Result<String, &'static str>>,
+    asked: Mutex<Vec<Purpose>>,
+}
+
+impl ListModel {
+    fn new(plan: &Value, turns: &[Value]) -> Self {
+        let turns = turns.iter().map(|turn| Ok(turn.to_string())).collect();
+        Self {
+            plan: plan.to_string(),
+            turns,
+            asked: Mutex::default(),
+        }
+    }
+}
+
+fn reply(text: &str) -> ModelReply {
+    ModelReply {
+        text: Some(text.to_owned()),
+        tool_calls: vec![],
+        stop: StopReason::End,
+        usage: Usage {
+            input_tokens: 3,
+            output_tokens: 2,
+            is_estimated: false,
+        },
+        model: "list".to_owned(),
+        provider: "test".to_owned(),
+    }
+}
+
+impl Model for ListModel {
+    async fn call(&self, request: &ModelRequest, _: &CancellationToken) -> Result<ModelReply, ModelError> {
+        self.asked.lock().unwrap().push(request.purpose);
+        match request.purpose {
+            Purpose::Plan { .. } => Ok(reply(&self.plan)),
+            Purpose::Turn { number } => match self.turns.get(number as usize - 1) {
+                Some(Ok(text)) => Ok(reply(text)),
+                Some(Err("transient")) => Err(ModelError::Transient {
+                    message: "overloaded".to_owned(),
+                    status: Some(529),
+                    retry_after: Some(std::time::Duration::from_secs(7)),
+                    try_again_here: true,
+                }),
+                _ => Err(ModelError::Permanent {
+                    message: "bad key".to_owned(),
+                    status: Some(401),
+                }),
+            },
+        }
+    }
+
+    fn identity(&self) -> (String, String) {
+        ("test".to_owned(), "list".to_owned())
+    }
+}
+
+fn plan(phases: u32) -> Value {
+    let phases: Vec<Value> = (1..=phases)
+        .map(|n| json!({"phase_number": n, "name": "p"}))
+        .collect();
+    json!({"goal": "g", "total_estimated_credits": 0, "phases": phases})
+}
+
+fn snapshot() -> Snapshot {
+    Snapshot {
+        run_id: RunId(Uuid::from_u128(9)),
+        user_id: "u".into(),
+        status: RunStatus::Planning,
+        prompt: "do it".to_owned(),
+        connector_ids: vec![],
+        plan: None,
+        current_phase: 0,
+        turns: vec![],
+        steps: vec![],
+        user_messages: vec![],
+        attempt: 1,
+    }
+}
+
+struct Bench {
+    log: MemoryLog,
+    workspace: MemoryWorkspace,
+    soft: CancellationToken,
+    cancel: CancellationToken,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self {
+            log: MemoryLog::default(),
+            workspace: MemoryWorkspace::default(),
+            soft: CancellationToken::new(),
+            cancel: CancellationToken::new(),
+        }
+    }
+
+    async fn drive(&self, model: &ListModel, snapshot: Snapshot) -> Outcome {
+        let clock = ManualClock::at(jiff::Timestamp::UNIX_EPOCH);
+        let driver = Driver {
+            model,
+            tools: Router {
+                workspace: &self.workspace,
+                sandbox: &NoSandbox,
+            },
+            log: &self.log,
+            clock: &clock,
+            limits: Limits::default(),
+            soft: self.soft.clone(),
+            cancel: self.cancel.clone(),
+        };
+        driver.drive(snapshot).await
+    }
+
+    fn names(&self) -> Vec<Vec<String>> {
+        let name = |change: &Change| {
+            let text = format!("{change:?}");
+            text.split([' ', '(', '{']).next().unwrap_or_default().to_owned()
+        };
+        self.log
+            .commits()
+            .iter()
+            .map(|commit| commit.iter().map(name).collect())
+            .collect()
+    }
+}
+
+fn write(path: &str) -> Value {
+    json!({"type": "tool", "tool_name": "file_write", "tool_input": {"filepath": path, "content": "x"}})
+}
+
+#[tokio::test]
+async fn a_run_is_planned_worked_through_and_completed_in_few_commits() {
+    let bench = Bench::new();
+    let model = ListModel::new(&plan(1), &[write("a.txt"), json!({"type": "task_complete"})]);
+    assert_eq!(
+        bench.drive(&model, snapshot()).await,
+        Outcome::Finished(RunStatus::Completed)
+    );
+    assert_eq!(
+        bench.names(),
+        [
+            vec!["TurnStored", "PlanStored", "Status"],
+            vec!["TurnStored", "StepStarted"],
+            vec!["StepSettled"],
+            vec!["TurnStored", "Log", "Status"],
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_bad_plan_is_asked_for_again_twice_and_then_the_run_fails_with_the_fault() {
+    let bench = Bench::new();
+    let model = ListModel::new(&plan(0), &[]);
+    assert_eq!(
+        bench.drive(&model, snapshot()).await,
+        Outcome::Finished(RunStatus::Failed)
+    );
+    assert_eq!(model.asked.lock().unwrap().len(), 3);
+    assert!(format!("{:?}", bench.log.changes()).contains("Planning failed: a plan needs 1 to 15 phases"));
+}
+
+#[tokio::test]
+async fn a_take_over_runs_the_open_step_again_under_its_id_and_asks_for_no_stored_turn() {
+    let bench = Bench::new();
+    let model = ListModel::new(&plan(1), &[json!(null), json!({"type": "task_complete"})]);
+    let mut taken = snapshot();
+    taken.status = RunStatus::Executing;
+    taken.plan = Some(Plan::from_value(&plan(1)).unwrap());
+    let action = serde_json::from_value(write("a.txt")).unwrap();
+    taken.turns = vec![Turn {
+        number: 1,
+        actions: vec![action],
+        raw: json!({"text": "x"}),
+        fault: None,
+    }];
+    let id = step_id(taken.run_id, 1, 0);
+    let status = StepStatus::Running;
+    taken.steps = vec![StoredStep {
+        id,
+        turn: 1,
+        action: 0,
+        status,
+        result: None,
+        started_here: false,
+    }];
+    assert_eq!(
+        bench.drive(&model, taken).await,
+        Outcome::Finished(RunStatus::Completed)
+    );
+    assert_eq!(*model.asked.lock().unwrap(), [Purpose::Turn { number: 2 }]);
+    assert_eq!(bench.log.changes()[0], Change::StepRestarted { step_id: id });
+}
+
+#[tokio::test]
+async fn a_settled_step_is_never_run_again() {
+    let bench = Bench::new();
+    let model = ListModel::new(&plan(1), &[json!(null), json!({"type": "task_complete"})]);
+    let mut taken = snapshot();
+    taken.plan = Some(Plan::from_value(&plan(1)).unwrap());
+    let action = serde_json::from_value(write("a.txt")).unwrap();
+    taken.turns = vec![Turn {
+        number: 1,
+        actions: vec![action],
+        raw: json!({"text": "x"}),
+        fault: None,
+    }];
+    let result = Some(ToolResult::ok(json!({}), 1.0));
+    let (id, status) = (step_id(taken.run_id, 1, 0), StepStatus::Completed);
+    taken.steps = vec![StoredStep {
+        id,
+        turn: 1,
+        action: 0,
+        status,
+        result,
+        started_here: false,
+    }];
+    assert_eq!(
+        bench.drive(&model, taken).await,
+        Outcome::Finished(RunStatus::Completed)
+    );
+    assert!(!format!("{:?}", bench.log.changes()).contains("Step"));
+}
+
+/// A run that is paused just before a step settles.
+struct PauseAtSettle<'a>(&'a MemoryLog);
+impl agent::ports::RunLog for PauseAtSettle<'_> {
+    async fn commit(&self, changes: Vec<Change>) -> Result<(), CommitError> {
+        let paused = changes
+            .iter()
+            .any(|change| matches!(change, Change::StepSettled { .. }));
+        if paused && changes.iter().any(|change| !change.allowed_while_paused()) {
+            return Err(CommitError::Paused);
+        }
+        self.0.commit(changes).await
+    }
+}
+
+#[tokio::test]
+async fn a_pause_in_the_middle_of_a_step_keeps_its_result_and_moves_on_no_further() {
+    let bench = Bench::new();
+    let both = json!([write("a.txt"), {"type": "task_complete"}]);
+    let model = ListModel::new(&plan(1), &[both]);
+    let mut executing = snapshot();
+    executing.plan = Some(Plan::from_value(&plan(1)).unwrap());
+    // The turn and its step start; then the settle meets a paused run.
+    let log = PauseAtSettle(&bench.log);
+    let clock = ManualClock::at(jiff::Timestamp::UNIX_EPOCH);
+    let driver = Driver {
+        model: &model,
+        tools: Router {
+            workspace: &bench.workspace,
+            sandbox: &NoSandbox,
+        },
+        log: &log,
+        clock: &clock,
+        limits: Limits::default(),
+        soft: CancellationToken::new(),
+        cancel: CancellationToken::new(),
+    };
+    assert_eq!(driver.drive(executing).await, Outcome::Paused);
+    assert_eq!(
+        bench.names(),
+        [vec!["TurnStored", "StepStarted"], vec!["StepSettled"]]
+    );
+}
+
+#[tokio::test]
+async fn model_failures_become_a_retry_or_the_end() {
+    let bench = Bench::new();
+    let mut model = ListModel::new(&plan(1), &[]);
+    model.turns = vec![Err("transient")];
+    let outcome = bench.drive(&model, snapshot()).await;
+    let Outcome::Retry { error, retry_after } = outcome else {
+        panic!("{outcome:?}")
+    };
+    assert!(error.contains("overloaded") && retry_after == Some(std::time::Duration::from_secs(7)));
+    model.turns = vec![Err("permanent")];
+    let outcome = Bench::new().drive(&model, snapshot()).await;
+    assert_eq!(
+        outcome,
+        Outcome::PermanentError {
+            error: "model call refused: bad key".to_owned()
+        }
+    );
+}
+
+#[tokio::test]
+async fn shutdown_hands_back_between_steps_and_a_lost_lease_writes_nothing() {
+    let bench = Bench::new();
+    let model = ListModel::new(&plan(1), &[json!({"type": "task_complete"})]);
+    bench.soft.cancel();
+    assert_eq!(bench.drive(&model, snapshot()).await, Outcome::HandedBack);
+    let bench = Bench::new();
+    bench.cancel.cancel();
+    assert_eq!(bench.drive(&model, snapshot()).await, Outcome::LeaseLost);
+    assert!(bench.log.commits().is_empty());
+    let bench = Bench::new();
+    bench.log.refuse(CommitError::Ended(RunStatus::Cancelled));
+    assert_eq!(bench.drive(&model, snapshot()).await, Outcome::EndedElsewhere);
+}
+
+#[tokio::test]
+async fn tools_that_are_unknown_unconfigured_or_misused_answer_the_model() {
+    let tool = |name: &str, input: Value| json!({"type": "tool", "tool_name": name, "tool_input": input});
+    let calls = [
+        (tool("dance", json!({})), "Unknown tool: dance"),
+        (
+            tool("search", json!({"query": "x"})),
+            "search is not configured: set TAVILY_API_KEY",
+        ),
+        (
+            tool("file_read", json!({})),
+            "Invalid input: missing field `filepath`",
+        ),
+        (
+            tool("shell", json!({"command": "ls"})),
+            "not configured: set TOOL_EXECUTOR",
+        ),
+        (tool("file_read", json!({"filepath": "no"})), "File not found: no"),
+    ];
+    for (call, error) in calls {
+        let bench = Bench::new();
+        let model = ListModel::new(&plan(1), &[call, json!({"type": "task_complete"})]);
+        assert_eq!(
+            bench.drive(&model, snapshot()).await,
+            Outcome::Finished(RunStatus::Completed)
+        );
+        let text = format!("{:?}", bench.log.changes());
+        assert!(text.contains(error), "{error} not in {text}");
+    }
+}
