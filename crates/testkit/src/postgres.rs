@@ -18,7 +18,7 @@ use crate::guard::{Ending, Guard, Guarded, Launch, find, tail};
 use crate::port::free_port;
 
 const READY_LIMIT: Duration = Duration::from_secs(30);
-const STOP_LIMIT: Duration = Duration::from_secs(60);
+const STOP_LIMIT: Duration = Duration::from_mins(1);
 const PORT_TRIES: u32 = 10;
 const INSTALL: &str =
     "Postgres is needed for this test: apt-get install postgresql (or set PG_BIN to its bin directory)";
@@ -100,6 +100,11 @@ impl Postgres {
     /// Of the postmaster.
     pub fn pid(&self) -> u32 {
         self.process.pid()
+    }
+
+    /// Where its data and its socket lie.
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// `postgres://postgres@127.0.0.1:PORT/DATABASE`
