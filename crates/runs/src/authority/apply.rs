@@ -1,0 +1,245 @@
+//! Typed changes become rows and events. See the table in `domain::change`.
+
+use super::batch::Batch;
+use crate::db::tx::{Statement, params};
+use crate::store::StoreError;
+use domain::action::{Turn, Usage};
+use domain::change::{Change, NewMessage, RunError};
+use domain::event::{LogType, NewEvent};
+use domain::plan::Plan;
+use domain::status::RunStatus;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+const UPDATE_PLAN: &str = "UPDATE agent_runs SET plan = $2 WHERE id = $1";
+
+const INSERT_TURN: &str = "INSERT INTO agent_turns
+        (run_id, turn, raw, actions, fault, model, provider, created_at)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+
+const INSERT_TOKENS: &str = "INSERT INTO token_records
+        (id, run_id, idempotency_key, model, provider, input_tokens, output_tokens, is_estimated, created_at)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+
+const INSERT_MESSAGE: &str = "INSERT INTO agent_messages (id, run_id, step_id, role, content, created_at)
+    VALUES ($1, $2, $3, $4, $5, $6)";
+
+/// One model call to record.
+pub(crate) struct ModelCall {
+    pub(crate) turn: Turn,
+    pub(crate) model: String,
+    pub(crate) provider: String,
+    pub(crate) usage: Usage,
+}
+
+impl Batch<'_> {
+    /// Applies one change to the row in memory and notes its rows and events.
+    pub(crate) fn apply(&mut self, change: Change) -> Result<(), StoreError> {
+        match change {
+            Change::Log(event) => self.log(event),
+            Change::Status { to, error } => self.status(to, error),
+            Change::PlanStored { plan } => self.plan(&plan),
+            Change::TurnStored {
+                turn,
+                model,
+                provider,
+                usage,
+            } => {
+                self.turn(ModelCall {
+                    turn,
+                    model,
+                    provider,
+                    usage,
+                });
+            }
+            Change::MessageAdded(message) => self.message(message),
+            Change::InputRequested { message_id, question } => {
+                let at = self.push(NewEvent::user_input_required(message_id, &question));
+                let message = NewMessage {
+                    id: message_id,
+                    role: "assistant",
+                    content: question,
+                    step_id: None,
+                    silent: true,
+                };
+                self.message_row(&message, at);
+            }
+            Change::StepStarted(step) => self.step_started(step),
+            Change::StepRestarted { step_id } => self.step_restarted(step_id),
+            Change::StepSettled {
+                step_id,
+                status,
+                result,
+                duration_ms,
+            } => {
+                self.step_settled(step_id, status, &result, duration_ms);
+            }
+            Change::CancelRunningSteps => self.cancel_open_steps(),
+            Change::PhaseAdvanced { from, to } => {
+                self.run.state.current_phase = to;
+                self.push(NewEvent::phase_advance(from, to, self.run.state.total_phases));
+            }
+            Change::Waiting(what) => self.run.waiting_for = what,
+        }
+        Ok(())
+    }
+
+    fn log(&mut self, event: NewEvent) {
+        if event.metadata.get("event") == Some(&json!("cancel_requested")) {
+            self.run.state.cancel_requested = true;
+        }
+        let at = self.push(event);
+        if self.run.state.cancel_requested && self.run.times.cancel_requested_at.is_none() {
+            self.run.times.cancel_requested_at = Some(at);
+        }
+    }
+
+    fn status(&mut self, to: RunStatus, error: Option<RunError>) {
+        let state = &mut self.run.state;
+        let from = std::mem::replace(&mut state.status, to);
+        self.run.counters.state_version += 1;
+        if let Some(error) = error {
+            self.run.error_code = Some(error.code);
+            self.run.error_message = Some(error.message);
+        } else if to.is_final() {
+            // A text left by an attempt that was repeated is not why the run ended.
+            self.run.error_message = None;
+        }
+        let (phase, phases) = (self.run.state.current_phase, self.run.state.total_phases);
+        let at = self.push(NewEvent::state_transition(from, to, phase, phases));
+        self.note_time(from, to, at);
+        if to.is_final() {
+            self.run.waiting_for = None;
+            let message = self.run.error_message.clone();
+            self.push(NewEvent::complete(to, message.as_deref()));
+        }
+    }
+
+    fn note_time(&mut self, from: RunStatus, to: RunStatus, at: Timestamp) {
+        let deadline = at.checked_add(self.context.run_timeout).ok();
+        let times = &mut self.run.times;
+        match to {
+            RunStatus::Queued => times.queued_at = times.queued_at.or(Some(at)),
+            RunStatus::Planning => {
+                times.started_at = times.started_at.or(Some(at));
+                times.deadline_at = times.deadline_at.or(deadline);
+            }
+            RunStatus::WaitingUser | RunStatus::Paused => times.paused_at = Some(at),
+            RunStatus::Executing if matches!(from, RunStatus::WaitingUser | RunStatus::Paused) => {
+                times.resumed_at = Some(at);
+                // Time away is not working time.
+                let away = times.paused_at.map(|since| at.duration_since(since));
+                if let (Some(deadline), Some(away)) = (times.deadline_at, away) {
+                    times.deadline_at = deadline.checked_add(away).ok();
+                }
+            }
+            ended if ended.is_final() => times.completed_at = times.completed_at.or(Some(at)),
+            _ => {}
+        }
+        if to == RunStatus::Cancelled && times.cancel_requested_at.is_none() {
+            times.cancel_requested_at = Some(at);
+            self.run.state.cancel_requested = true;
+        }
+    }
+
+    fn plan(&mut self, plan: &Plan) {
+        let phases = plan.total_phases();
+        self.run.state.current_phase = 1;
+        self.run.state.total_phases = phases;
+        self.run.counters.plan_version += 1;
+        let value = serde_json::to_value(plan).unwrap_or(Value::Null);
+        self.writes
+            .push(Statement::new(UPDATE_PLAN, params![self.run.state.id.0, value]));
+        let text = format!("Plan created with {phases} phase(s)");
+        let metadata =
+            json!({"event": "plan", "phases": phases, "plan_version": self.run.counters.plan_version});
+        self.push(NewEvent::new(LogType::Info, text, metadata));
+    }
+
+    /// Turn 0 is the planner's call; its reply is kept like any other.
+    fn turn(&mut self, call: ModelCall) {
+        let ModelCall {
+            turn,
+            model,
+            provider,
+            usage,
+        } = call;
+        let run_id = self.run.state.id;
+        let number = turn.number;
+        let at = self.tick();
+        let actions = serde_json::to_value(&turn.actions).unwrap_or(Value::Null);
+        self.writes.push(Statement::new(
+            INSERT_TURN,
+            params![
+                run_id.0,
+                number as i32,
+                turn.raw,
+                actions,
+                turn.fault,
+                model.clone(),
+                provider.clone(),
+                at
+            ],
+        ));
+        let key = match number {
+            0 => format!("{run_id}:plan:{number}"),
+            _ => format!("{run_id}:turn:{number}"),
+        };
+        let id = self.context.ids.uuid();
+        let Usage {
+            input_tokens,
+            output_tokens,
+            is_estimated,
+        } = usage;
+        self.writes.push(Statement::new(
+            INSERT_TOKENS,
+            params![
+                id,
+                run_id.0,
+                key,
+                model,
+                provider,
+                input_tokens,
+                output_tokens,
+                is_estimated,
+                at
+            ],
+        ));
+        self.run.counters.tokens += usage.total();
+        for reasoning in turn
+            .actions
+            .iter()
+            .filter_map(|action| action.reasoning.as_deref())
+        {
+            if !reasoning.trim().is_empty() {
+                let metadata = json!({"event": "reasoning", "turn": number});
+                self.push(NewEvent::new(
+                    LogType::Info,
+                    format!("Agent reasoning: {reasoning}"),
+                    metadata,
+                ));
+            }
+        }
+    }
+
+    fn message(&mut self, message: NewMessage) {
+        let at = if message.silent {
+            self.tick()
+        } else {
+            self.push(NewEvent::message(message.id, message.role, &message.content))
+        };
+        self.message_row(&message, at);
+    }
+
+    fn message_row(&mut self, message: &NewMessage, at: Timestamp) {
+        let params = params![
+            message.id.0,
+            self.run.state.id.0,
+            message.step_id.map(|step| step.0),
+            message.role,
+            message.content.clone(),
+            at
+        ];
+        self.writes.push(Statement::new(INSERT_MESSAGE, params));
+    }
+}

@@ -1,0 +1,162 @@
+//! The first commit of a run: its row, prompt, connectors and first events, in one transaction.
+
+use super::batch::{Batch, Context, to_micros};
+use super::row::{Counters, LeaseEnd, RunRow, Times};
+use super::write;
+use crate::db::tx::{Statement, params};
+use crate::projectors::Projection;
+use crate::store::StoreError;
+use domain::change::Change;
+use domain::event::{Event, NewEvent};
+use domain::ids::{JobId, MessageId, RunId, UserId};
+use domain::job::Job;
+use domain::run::{Origin, RunState};
+use domain::status::RunStatus;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+
+const INSERT_RUN: &str = "INSERT INTO agent_runs
+        (id, origin, user_id, prompt, status, priority, retry_of, max_retries, metadata, traceparent, created_at,
+         last_event_at)
+    VALUES ($1, 'agent_api', $2, $3, 'created', $4, $5, $6, $7, $8, $9, $9)";
+
+const INSERT_CONNECTORS: &str = "INSERT INTO agent_run_connectors (run_id, connector_id, position)
+    SELECT $1, connector_id, min(position)::int FROM unnest($2::text[]) WITH ORDINALITY AS t(connector_id, position)
+     GROUP BY connector_id";
+
+const INSERT_PROMPT: &str = "INSERT INTO agent_messages (id, run_id, role, content, created_at)
+    VALUES ($1, $2, 'user', $3, $4)";
+
+/// A run to be made by `POST /agent/execute`.
+#[derive(Debug, Clone)]
+pub struct NewRun {
+    pub user_id: UserId,
+    /// Not blank.
+    pub prompt: String,
+    /// Duplicates are stored once.
+    pub connector_ids: Vec<String>,
+    /// Stored as `metadata.project_id`.
+    pub project_id: Option<String>,
+    /// 0 to 9.
+    pub priority: u8,
+    /// Queue it in the same transaction.
+    pub auto_start: bool,
+    pub retry_of: Option<RunId>,
+    /// W3C trace context of the request.
+    pub traceparent: String,
+    /// Attempts beyond the first.
+    pub max_retries: u32,
+}
+
+/// Everything the commit of a new run writes.
+pub(crate) struct Creation {
+    pub(crate) statements: Vec<Statement>,
+    pub(crate) run: RunRow,
+    pub(crate) events: Vec<Event>,
+    pub(crate) job: Option<Job>,
+}
+
+pub(crate) fn platform_run(new: &NewRun, context: Context<'_>) -> Result<Creation, StoreError> {
+    let run_id = RunId(context.ids.uuid());
+    let created_at = to_micros(context.now);
+    let mut statements = vec![
+        insert_run(new, run_id, created_at),
+        Statement::new(INSERT_CONNECTORS, params![run_id.0, new.connector_ids.clone()]),
+    ];
+    let state = fresh_state(run_id, Origin::AgentApi, RunStatus::Created);
+    let state = RunState {
+        user_id: Some(new.user_id.clone()),
+        priority: new.priority,
+        max_retries: new.max_retries,
+        ..state
+    };
+    let mut run = fresh_row(state, created_at);
+    run.traceparent.clone_from(&new.traceparent);
+    let mut batch = Batch::new(context, run, HashMap::new());
+    batch.push(NewEvent::created());
+    let message_id = MessageId(batch.context.ids.uuid());
+    let at = batch.push(NewEvent::message(message_id, "user", &new.prompt));
+    batch.writes.push(Statement::new(
+        INSERT_PROMPT,
+        params![message_id.0, run_id.0, new.prompt.clone(), at],
+    ));
+    let mut job = None;
+    if new.auto_start {
+        batch.apply(Change::Status {
+            to: RunStatus::Queued,
+            error: None,
+        })?;
+        let job_id = JobId(batch.context.ids.uuid());
+        batch.run.state.job_id = Some(job_id);
+        let queued = batch.run.job(job_id);
+        batch.writes.push(write::outbox(&queued, at));
+        job = Some(queued);
+    }
+    let (rest, run, events) = batch.finish(Projection::default());
+    statements.extend(rest);
+    Ok(Creation {
+        statements,
+        run,
+        events,
+        job,
+    })
+}
+
+fn insert_run(new: &NewRun, run_id: RunId, created_at: Timestamp) -> Statement {
+    let metadata = match &new.project_id {
+        Some(project) => json!({"project_id": project}),
+        None => Value::Object(serde_json::Map::new()),
+    };
+    let params = params![
+        run_id.0,
+        new.user_id.0.clone(),
+        new.prompt.clone(),
+        i32::from(new.priority),
+        new.retry_of.map(|run| run.0),
+        new.max_retries as i32,
+        metadata,
+        new.traceparent.clone(),
+        created_at
+    ];
+    Statement::new(INSERT_RUN, params)
+}
+
+pub(crate) fn fresh_state(id: RunId, origin: Origin, status: RunStatus) -> RunState {
+    RunState {
+        id,
+        origin,
+        user_id: None,
+        status,
+        current_phase: 0,
+        total_phases: 0,
+        last_seq: 0,
+        epoch: 0,
+        lease: None,
+        job_id: None,
+        priority: 0,
+        retry_count: 0,
+        max_retries: 0,
+        crash_count: 0,
+        cancel_requested: false,
+    }
+}
+
+pub(crate) fn fresh_row(state: RunState, created_at: Timestamp) -> RunRow {
+    RunRow {
+        state,
+        times: Times::default(),
+        counters: Counters {
+            state_version: 1,
+            ..Counters::default()
+        },
+        traceparent: String::new(),
+        created_at,
+        last_event_at: created_at,
+        head_hash: None,
+        error_message: None,
+        error_code: None,
+        waiting_for: None,
+        lease_end: LeaseEnd::Keep,
+    }
+}

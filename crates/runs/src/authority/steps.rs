@@ -1,0 +1,214 @@
+//! Steps: started, started again, settled once, cancelled with the run.
+
+use super::batch::Batch;
+use crate::db::tx::{Statement, params};
+use domain::change::{NewArtifact, NewStep};
+use domain::event::NewEvent;
+use domain::ids::StepId;
+use domain::run::StepStatus;
+use domain::tool::{ArtifactRef, ToolResult};
+use jiff::Timestamp;
+use serde_json::Value;
+
+/// A step without a result yet.
+#[derive(Debug, Clone)]
+pub(crate) struct OpenStep {
+    pub(crate) tool_name: String,
+    pub(crate) started_at: Option<Timestamp>,
+}
+
+const INSERT_STEP: &str = "INSERT INTO agent_steps
+        (id, run_id, step_number, phase_number, turn, action, tool_name, tool_input, effect, status,
+         idempotency_key, created_at, started_at)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'running', $10, $11, $11)";
+
+const RESTART_STEP: &str = "UPDATE agent_steps
+    SET retry_count = retry_count + 1, status = 'running', started_at = $2
+    WHERE id = $1 AND status IN ('pending', 'running')";
+
+const SETTLE_STEP: &str = "UPDATE agent_steps
+    SET status = $2, tool_output = $3, credits_used = $4::float8::numeric, error_message = $5,
+        completed_at = $6, duration_ms = $7
+    WHERE id = $1";
+
+/// The result as a message; the provider's call id is looked up in the turn that asked for the step.
+const INSERT_RESULT_MESSAGE: &str = "INSERT INTO agent_messages
+        (id, run_id, step_id, role, content, tool_call_id, tool_name, created_at)
+    SELECT $1, s.run_id, s.id, 'tool', $3,
+           coalesce((SELECT t.actions -> s.action ->> 'call_id' FROM agent_turns t
+                      WHERE t.run_id = s.run_id AND t.turn = s.turn), s.id::text),
+           s.tool_name, $4
+      FROM agent_steps s WHERE s.id = $2";
+
+const INSERT_ARTIFACT: &str = "INSERT INTO agent_artifacts
+        (id, run_id, step_id, user_id, filename, file_path, file_type, file_size, content_hash,
+         storage_bucket, storage_key, created_at)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+
+const CHARGE: &str = "WITH charged AS (
+        UPDATE credit_balances SET available_credits = available_credits - $3::float8::numeric, updated_at = $4
+         WHERE user_id = $1 RETURNING available_credits)
+    INSERT INTO credit_transactions (id, user_id, run_id, step_id, amount, balance_after, created_at)
+    SELECT $5, $1, $2, $6, -($3::float8::numeric), available_credits, $4 FROM charged
+    ON CONFLICT (step_id) DO NOTHING";
+
+impl Batch<'_> {
+    pub(super) fn step_started(&mut self, step: NewStep) {
+        let run_id = self.run.state.id;
+        self.run.counters.total_steps += 1;
+        let at = self.push(NewEvent::tool_call(step.id, &step.tool_name, &step.tool_input));
+        let key = format!("{run_id}:{}:{}", step.turn, step.action);
+        let open = OpenStep {
+            tool_name: step.tool_name.clone(),
+            started_at: Some(at),
+        };
+        self.open_steps.insert(step.id, open);
+        let params = params![
+            step.id.0,
+            run_id.0,
+            self.run.counters.total_steps,
+            step.phase_number as i32,
+            step.turn as i32,
+            step.action as i32,
+            step.tool_name,
+            step.tool_input,
+            step.effect.as_str(),
+            key,
+            at
+        ];
+        self.writes.push(Statement::new(INSERT_STEP, params));
+    }
+
+    pub(super) fn step_restarted(&mut self, step_id: StepId) {
+        if self.open_steps.contains_key(&step_id) {
+            let at = self.tick();
+            self.writes
+                .push(Statement::new(RESTART_STEP, params![step_id.0, at]));
+        }
+    }
+
+    /// A step settles once; a second result (two workers after a take-over) is dropped without an event.
+    pub(super) fn step_settled(
+        &mut self,
+        step_id: StepId,
+        status: StepStatus,
+        result: &ToolResult,
+        duration_ms: i64,
+    ) {
+        let Some(step) = self.open_steps.remove(&step_id) else {
+            return;
+        };
+        self.run.state.crash_count = 0;
+        self.run.state.retry_count = 0;
+        match status {
+            StepStatus::Completed => self.run.counters.completed_steps += 1,
+            StepStatus::Failed => self.run.counters.failed_steps += 1,
+            StepStatus::Pending | StepStatus::Running | StepStatus::Skipped | StepStatus::Cancelled => {}
+        }
+        self.run.counters.credits += result.credits_used;
+        let at = self.settle_row(step_id, &step, (status, duration_ms), result);
+        self.charge(step_id, result.credits_used, at);
+        for artifact in &result.artifacts {
+            self.artifact(step_id, artifact);
+        }
+    }
+
+    pub(super) fn cancel_open_steps(&mut self) {
+        let mut open: Vec<StepId> = self.open_steps.keys().copied().collect();
+        open.sort();
+        for step_id in open {
+            let Some(step) = self.open_steps.remove(&step_id) else {
+                continue;
+            };
+            let since = step.started_at.unwrap_or(self.context.now);
+            let duration_ms = self.context.now.duration_since(since).as_millis().max(0) as i64;
+            self.settle_row(
+                step_id,
+                &step,
+                (StepStatus::Cancelled, duration_ms),
+                &ToolResult::cancelled(),
+            );
+        }
+    }
+
+    /// The step's row, its result message and its `tool_result` event; gives the event's time.
+    fn settle_row(
+        &mut self,
+        step_id: StepId,
+        step: &OpenStep,
+        (status, duration_ms): (StepStatus, i64),
+        result: &ToolResult,
+    ) -> Timestamp {
+        let at = self.push(NewEvent::tool_result(
+            step_id,
+            &step.tool_name,
+            result,
+            duration_ms,
+        ));
+        let output = serde_json::to_value(result).unwrap_or(Value::Null);
+        let (credits, error) = (result.credits_used, result.error.clone());
+        self.writes.push(Statement::new(
+            SETTLE_STEP,
+            params![
+                step_id.0,
+                status.as_str(),
+                output,
+                credits,
+                error,
+                at,
+                duration_ms
+            ],
+        ));
+        let content = match (&result.error, result.success) {
+            (Some(error), false) => error.clone(),
+            _ => result.output.to_string(),
+        };
+        let message_id = self.context.ids.uuid();
+        self.writes.push(Statement::new(
+            INSERT_RESULT_MESSAGE,
+            params![message_id, step_id.0, content, at],
+        ));
+        at
+    }
+
+    fn charge(&mut self, step_id: StepId, credits: f64, at: Timestamp) {
+        let Some(user) = self.run.state.user_id.clone() else {
+            return;
+        };
+        if self.context.credits_enforced && credits > 0.0 {
+            let id = self.context.ids.uuid();
+            let params = params![user.0, self.run.state.id.0, credits, at, id, step_id.0];
+            self.writes.push(Statement::new(CHARGE, params));
+        }
+    }
+
+    fn artifact(&mut self, step_id: StepId, made: &ArtifactRef) {
+        let filename = made.file_path.rsplit('/').next().unwrap_or_default().to_owned();
+        let artifact = NewArtifact {
+            id: self.context.ids.uuid(),
+            filename,
+            file_path: made.file_path.clone(),
+            file_type: made.mime_type.clone(),
+            file_size: made.file_size,
+            content_hash: made.content_hash.clone(),
+            storage_bucket: made.storage_bucket.clone(),
+            storage_key: made.storage_key.clone(),
+        };
+        let at = self.push(NewEvent::output(&artifact));
+        let params = params![
+            artifact.id,
+            self.run.state.id.0,
+            step_id.0,
+            self.run.state.user_id.as_ref().map(|user| user.0.clone()),
+            artifact.filename,
+            artifact.file_path,
+            artifact.file_type,
+            artifact.file_size,
+            artifact.content_hash,
+            artifact.storage_bucket,
+            artifact.storage_key,
+            at
+        ];
+        self.writes.push(Statement::new(INSERT_ARTIFACT, params));
+    }
+}

@@ -1,0 +1,105 @@
+//! A user's runs, newest first, with an opaque keyset cursor.
+
+use super::Reader;
+use super::rows::to_value;
+use crate::authority::row::column;
+use crate::db::tx::{Statement, params, query};
+use crate::store::StoreError;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use domain::ids::UserId;
+use domain::status::RunStatus;
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+const LIST: &str = "SELECT id, status, prompt, created_at, completed_at FROM agent_runs
+    WHERE user_id = $1 AND ($2::text IS NULL OR status = $2)
+      AND ($3::timestamptz IS NULL OR (created_at, id) < ($3, $4))
+    ORDER BY created_at DESC, id DESC LIMIT $5";
+
+/// Which runs to list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RunListQuery {
+    pub status: Option<RunStatus>,
+    /// At least 1.
+    pub limit: u32,
+    /// `next_cursor` of the page before.
+    pub cursor: Option<String>,
+}
+
+/// A page of runs, newest first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunList {
+    /// `id`, `status`, `prompt`, `created_at`, `completed_at`.
+    pub runs: Vec<Value>,
+    /// Set when there are older ones.
+    pub next_cursor: Option<String>,
+}
+
+/// The cursor is none of ours, or the store failed.
+#[derive(Debug, thiserror::Error)]
+pub enum BadCursor {
+    #[error("cursor is not valid")]
+    Cursor,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+fn encode(at: Timestamp, id: Uuid) -> String {
+    URL_SAFE_NO_PAD.encode(format!("{}:{id}", at.as_microsecond()))
+}
+
+fn decode(cursor: &str) -> Option<(Timestamp, Uuid)> {
+    let bytes = URL_SAFE_NO_PAD.decode(cursor).ok()?;
+    let text = String::from_utf8(bytes).ok()?;
+    let (at, id) = text.split_once(':')?;
+    Some((
+        Timestamp::from_microsecond(at.parse().ok()?).ok()?,
+        id.parse().ok()?,
+    ))
+}
+
+fn place(row: &Row) -> Result<String, StoreError> {
+    Ok(encode(column(row, "created_at")?, column(row, "id")?))
+}
+
+impl Reader {
+    /// A page of the user's runs.
+    pub async fn list(&self, user: &UserId, page: &RunListQuery) -> Result<RunList, BadCursor> {
+        let from = match &page.cursor {
+            Some(cursor) => Some(decode(cursor).ok_or(BadCursor::Cursor)?),
+            None => None,
+        };
+        let limit = page.limit.max(1) as usize;
+        let params = params![
+            user.0.clone(),
+            page.status.map(RunStatus::as_str),
+            from.map(|(at, _)| at),
+            from.map(|(_, id)| id),
+            limit as i64 + 1
+        ];
+        let rows = query(&self.db, Statement::new(LIST, params)).await?;
+        let next_cursor = match rows.get(limit.wrapping_sub(1)) {
+            Some(last) if rows.len() > limit => Some(place(last)?),
+            _ => None,
+        };
+        let runs = rows.iter().take(limit).map(to_value).collect::<Result<_, _>>()?;
+        Ok(RunList { runs, next_cursor })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_survives_its_round_trip_and_garbage_is_refused() {
+        let at = Timestamp::from_microsecond(1_700_000_000_123_456).unwrap();
+        assert_eq!(decode(&encode(at, Uuid::max())), Some((at, Uuid::max())));
+        for garbage in ["", "abc", "!!", "MTIz"] {
+            assert_eq!(decode(garbage), None, "{garbage}");
+        }
+    }
+}

@@ -1,0 +1,10 @@
+DROP TABLE agent_idempotency;
+DROP TABLE agent_outbox;
+DROP TABLE token_records;
+DROP TABLE agent_artifacts;
+DROP TABLE agent_task_logs;
+DROP TABLE agent_messages;
+DROP TABLE agent_steps;
+DROP TABLE agent_turns;
+DROP TABLE agent_run_connectors;
+DROP TABLE agent_runs;

@@ -1,0 +1,9 @@
+DROP VIEW runtime.runs;
+DROP TABLE runtime.run_frames;
+DROP TABLE runtime.worker_events;
+DROP TABLE runtime.workers;
+DROP TABLE runtime.projection_drift;
+DROP TABLE runtime.run_summaries;
+DROP TABLE runtime.projection_checkpoints;
+DROP TABLE runtime.run_events;
+DROP FUNCTION runtime.refuse_event_change();
