@@ -1,8 +1,10 @@
 //! Fresh directories for servers.
 
+use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 
-/// A new empty directory, on the RAM disk if there is one. The caller (its guard) removes it.
+/// The name of a new directory, on the RAM disk if there is one. It is made by the guard that removes
+/// it, so that there is no moment in which it lies unguarded.
 pub(crate) fn fresh(what: &str) -> PathBuf {
     let ram = Path::new("/dev/shm");
     let parent = if ram.is_dir() {
@@ -10,9 +12,8 @@ pub(crate) fn fresh(what: &str) -> PathBuf {
     } else {
         std::env::temp_dir()
     };
-    tempfile::Builder::new()
-        .prefix(&format!("testkit-{what}-"))
-        .tempdir_in(&parent)
-        .unwrap_or_else(|error| panic!("cannot make a directory in {}: {error}", parent.display()))
-        .keep()
+    parent.join(format!(
+        "testkit-{what}-{:016x}",
+        RandomState::new().hash_one(std::process::id())
+    ))
 }

@@ -2,13 +2,14 @@
 //!
 //! Two small shells do it, without `unsafe` and on every Unix:
 //! - the *guard* reads lines from a pipe whose only writer is the test process. Each line names what
-//!   to end (`123`, the group `-123`, or `0` for nothing). When the pipe closes, it ends the last
-//!   one named, waits for it, and removes the directory.
+//!   to end: `123`, the group `-123`, `+123` to let it end by itself, or `0` for nothing. When the pipe
+//!   closes, it ends the last one named, waits for it, and removes the directory.
 //! - the *launcher* waits for the word `go` before it becomes the server with `exec` (same pid). It is
 //!   sent only after the guard knows the pid, so there is no moment in which a server runs unguarded.
 
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// `$1` = name of the ending signal, `$2` = directory to remove or empty.
+/// `$1` = name of the ending signal, `$2` = directory to remove.
 const GUARD: &str = r#"
 trap '' INT TERM HUP QUIT
 alive() {
@@ -28,14 +29,18 @@ alive() {
 target=0
 while read -r line; do target=$line; done
 if [ "$target" != 0 ]; then
-  kill -s "$1" -- "$target" 2>/dev/null
-  kill -s CONT -- "$target" 2>/dev/null
+  case $target in
+  +*) target=${target#+} ;;
+  *)
+    kill -s "$1" -- "$target" 2>/dev/null
+    kill -s CONT -- "$target" 2>/dev/null
+    ;;
+  esac
   tries=0
   while alive "$target" && [ "$tries" -lt 160 ]; do tries=$((tries + 1)); sleep 0.05; done
   kill -s KILL -- "$target" 2>/dev/null
 fi
-if [ -n "$2" ]; then rm -rf -- "$2"; fi
-exit 0
+rm -rf -- "$2"
 "#;
 
 const LAUNCHER: &str = r#"read -r go && exec "$0" "$@" </dev/null"#;
@@ -47,6 +52,8 @@ pub(crate) enum Ending {
     KillGroup,
     /// SIGQUIT to the process alone; Postgres then ends its own children and frees shared memory.
     Quit,
+    /// It is waited for: a short task that would leave more behind if it were stopped half-way.
+    Itself,
 }
 
 /// The shell that cleans up after us. Dropped = asked to clean up, and waited for.
@@ -58,15 +65,13 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    /// `dir` is removed at the end, after the child is gone.
-    pub(crate) fn new(ending: Ending, dir: Option<&Path>) -> Self {
-        let signal = match ending {
-            Ending::KillGroup => "KILL",
-            Ending::Quit => "QUIT",
-        };
+    /// Makes `dir`, which is removed at the end, after the child is gone.
+    pub(crate) fn new(ending: Ending, dir: &Path) -> Self {
+        assert!(!dir.exists(), "{} is not ours", dir.display());
+        let signal = if ending == Ending::Quit { "QUIT" } else { "KILL" };
         let mut shell = Command::new("sh")
             .args(["-c", GUARD, "testkit-guard", signal])
-            .arg(dir.map(Path::as_os_str).unwrap_or_default())
+            .arg(dir)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -75,6 +80,8 @@ impl Guard {
             .spawn()
             .expect("sh must start");
         let pipe = shell.stdin.take();
+        let made = std::fs::DirBuilder::new().mode(0o700).create(dir);
+        made.unwrap_or_else(|error| panic!("cannot make {}: {error}", dir.display()));
         Self { shell, pipe, ending }
     }
 
@@ -83,8 +90,9 @@ impl Guard {
         writeln!(pipe, "{target}").expect("the guard shell died");
     }
 
-    fn watch(&mut self, pid: u32) {
-        match self.ending {
+    fn watch(&mut self, pid: u32, ending: Ending) {
+        match ending {
+            Ending::Itself => self.tell(&format!("+{pid}")),
             Ending::KillGroup => self.tell(&format!("-{pid}")),
             Ending::Quit => self.tell(&pid.to_string()),
         }
@@ -126,6 +134,19 @@ pub(crate) struct Guarded {
 
 impl Guarded {
     pub(crate) fn start(launch: &Launch, guard: &mut Guard) -> Self {
+        let ending = guard.ending;
+        Self::start_with(launch, guard, ending)
+    }
+
+    /// Runs a short task to its end, which also comes if the test process dies meanwhile.
+    pub(crate) fn run(launch: &Launch, guard: &mut Guard) -> ExitStatus {
+        let mut task = Self::start_with(launch, guard, Ending::Itself);
+        let status = task.wait(TASK_LIMIT);
+        guard.forget();
+        status.unwrap_or_else(|| panic!("{} does not end", launch.program.display()))
+    }
+
+    fn start_with(launch: &Launch, guard: &mut Guard, ending: Ending) -> Self {
         let append = |path: &Path| {
             File::options()
                 .create(true)
@@ -156,7 +177,7 @@ impl Guarded {
             command.uid(uid).gid(gid);
         }
         let mut child = command.spawn().expect("sh must start");
-        guard.watch(child.id());
+        guard.watch(child.id(), ending);
         let mut go = child.stdin.take().expect("stdin is piped");
         go.write_all(b"go\n").expect("the launcher shell died");
         Self { child, status: None }
@@ -208,6 +229,7 @@ impl Guarded {
         match guard.ending {
             Ending::KillGroup => self.signal_group(Signal::SIGKILL),
             Ending::Quit => self.signal(Signal::SIGQUIT),
+            Ending::Itself => {}
         }
         self.signal(Signal::SIGCONT);
         guard.forget();
@@ -230,6 +252,8 @@ impl Guarded {
 }
 
 const POLL: Duration = Duration::from_millis(2);
+/// How long a task may take to end by itself.
+const TASK_LIMIT: Duration = Duration::from_mins(1);
 /// How long a server may take to go after its ending signal.
 const END_LIMIT: Duration = Duration::from_secs(10);
 

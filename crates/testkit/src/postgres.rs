@@ -3,14 +3,13 @@
 //! As root the server runs as `postgres` (else `nobody`), because Postgres refuses uid 0.
 
 use std::os::unix::fs::chown;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use nix::unistd::{User, geteuid};
+use sha2::{Digest, Sha256};
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, NoTls};
 
@@ -25,6 +24,11 @@ const INSTALL: &str =
 const TEMPLATE: &str = "template_migrated";
 /// The project's SQL files; also the ones a release embeds.
 const MIGRATIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../migrations");
+
+/// What `agent-api migrate` keeps, so that a program started on a migrated database finds it current.
+const LEDGER: &str = "CREATE SCHEMA IF NOT EXISTS runtime;
+CREATE TABLE IF NOT EXISTS runtime.schema_migrations (
+    version text PRIMARY KEY, checksum text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())";
 
 /// Speed before durability: the data never outlives the test process anyway.
 const FAST: [&str; 8] = [
@@ -71,8 +75,8 @@ impl Postgres {
 
     async fn with(settings: &'static [&'static str]) -> Self {
         let dir = crate::dir::fresh("postgres");
-        let mut guard = Guard::new(Ending::Quit, Some(&dir));
-        init(&dir);
+        let mut guard = Guard::new(Ending::Quit, &dir);
+        init(&dir, &mut guard);
         for _ in 0..PORT_TRIES {
             let port = free_port();
             if let Start::Ready(process) = launch(&dir, port, settings, &mut guard).await {
@@ -117,8 +121,8 @@ impl Postgres {
         self.create("template0").await
     }
 
-    /// The URL of a fresh database with all files of `migrations/*.up.sql` applied (about 10 ms after
-    /// the first).
+    /// The URL of a fresh database with all files of `migrations/*.up.sql` applied and
+    /// noted in `runtime.schema_migrations` (about 10 ms after the first).
     pub async fn migrated_database(&self) -> String {
         self.template.get_or_init(|| self.make_template()).await;
         self.create(TEMPLATE).await
@@ -140,11 +144,19 @@ impl Postgres {
             &format!("CREATE DATABASE {TEMPLATE} TEMPLATE template0"),
         )
         .await;
-        for file in migrations() {
-            let sql = std::fs::read_to_string(&file)
-                .unwrap_or_else(|error| panic!("cannot read {}: {error}", file.display()));
-            let result = try_execute(&self.url(TEMPLATE), &sql).await;
-            result.unwrap_or_else(|error| panic!("{}: {error:?}", file.display()));
+        let template = self.url(TEMPLATE);
+        execute(&template, LEDGER).await;
+        for (version, sql) in migrations() {
+            let checksum: String = Sha256::digest(&sql)
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect();
+            let script = format!(
+                "BEGIN;\n{sql}\n;INSERT INTO runtime.schema_migrations (version, checksum) \
+                 VALUES ('{version}', '{checksum}');\nCOMMIT"
+            );
+            let result = try_execute(&template, &script).await;
+            result.unwrap_or_else(|error| panic!("migration {version}: {error:?}"));
         }
     }
 
@@ -198,15 +210,21 @@ fn log(dir: &Path) -> PathBuf {
     dir.join("postgres.log")
 }
 
-fn migrations() -> Vec<PathBuf> {
+/// Version (file name without `.up.sql`) and text, in order.
+fn migrations() -> Vec<(String, String)> {
     let entries = std::fs::read_dir(MIGRATIONS).unwrap_or_else(|error| panic!("{MIGRATIONS}: {error}"));
-    let mut files: Vec<PathBuf> = entries
-        .map(|entry| entry.expect("readable directory").path())
-        .filter(|path| path.to_string_lossy().ends_with(".up.sql"))
+    let files = entries.map(|entry| entry.expect("readable directory").path());
+    let mut found: Vec<(String, String)> = files
+        .filter_map(|path| {
+            let version = path.file_name()?.to_str()?.strip_suffix(".up.sql")?.to_owned();
+            let sql =
+                std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            Some((version, sql))
+        })
         .collect();
-    files.sort();
-    assert!(!files.is_empty(), "no *.up.sql in {MIGRATIONS}");
-    files
+    found.sort();
+    assert!(!found.is_empty(), "no *.up.sql in {MIGRATIONS}");
+    found
 }
 
 /// Newest installed version first, unless `PG_BIN` names one.
@@ -243,26 +261,33 @@ fn user() -> Option<(u32, u32)> {
     Some((account.uid.as_raw(), account.gid.as_raw()))
 }
 
-fn init(dir: &Path) {
-    let mut command = Command::new(program("initdb"));
-    command
-        .args([
-            "--no-sync",
-            "--locale=C",
-            "--encoding=UTF8",
-            "--auth=trust",
-            "--username=postgres",
-            "-D",
-        ])
-        .arg(dir.join("data"))
-        .current_dir(dir);
-    if let Some((uid, gid)) = user() {
+fn init(dir: &Path, guard: &mut Guard) {
+    let user = user();
+    if let Some((uid, gid)) = user {
         chown(dir, Some(uid), Some(gid)).expect("root may chown");
-        command.uid(uid).gid(gid);
     }
-    let output = command.output().expect("initdb must start");
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "initdb failed: {errors}");
+    let data = dir.join("data").to_string_lossy().into_owned();
+    let args = [
+        "--no-sync",
+        "--locale=C",
+        "--encoding=UTF8",
+        "--auth=trust",
+        "--username=postgres",
+        "-D",
+        &data,
+    ];
+    let launch = Launch {
+        program: program("initdb"),
+        args: args.map(str::to_owned).to_vec(),
+        env: Vec::new(),
+        clear_env: false,
+        user,
+        stdout: log(dir),
+        stderr: log(dir),
+        dir: dir.to_owned(),
+    };
+    let status = Guarded::run(&launch, guard);
+    assert!(status.success(), "initdb failed:\n{}", tail(&log(dir)));
 }
 
 fn args(dir: &Path, port: u16, settings: &[&str]) -> Vec<String> {

@@ -82,7 +82,7 @@ impl Program {
     pub fn start(self) -> Process {
         assert!(self.path.is_file(), "{} does not exist", self.path.display());
         let dir = crate::dir::fresh("process");
-        let mut guard = Guard::new(Ending::KillGroup, Some(&dir));
+        let mut guard = Guard::new(Ending::KillGroup, &dir);
         let child = Guarded::start(
             &Launch {
                 program: self.path.clone(),

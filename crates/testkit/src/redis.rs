@@ -36,7 +36,7 @@ impl Redis {
     /// If redis-server is not installed (names the install line) or does not come up.
     pub async fn start() -> Self {
         let dir = crate::dir::fresh("redis");
-        let mut guard = Guard::new(Ending::KillGroup, Some(&dir));
+        let mut guard = Guard::new(Ending::KillGroup, &dir);
         for _ in 0..PORT_TRIES {
             let port = free_port();
             if let Start::Ready(process) = launch(&dir, port, &mut guard).await {

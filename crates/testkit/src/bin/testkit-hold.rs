@@ -18,5 +18,5 @@ async fn main() {
             "dirs": [redis.dir(), postgres.dir(), child.dir()],
         })
     );
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }

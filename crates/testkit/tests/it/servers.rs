@@ -63,6 +63,25 @@ async fn every_database_is_fresh_and_its_own() {
 }
 
 #[tokio::test]
+async fn a_migrated_database_has_every_migration_and_is_its_own() {
+    let postgres = Postgres::shared().await;
+    let (first, second) = tokio::join!(postgres.migrated_database(), postgres.migrated_database());
+    let files =
+        std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../migrations")).expect("a directory");
+    let names = files.map(|file| file.expect("readable").file_name().into_string().expect("UTF-8"));
+    let mut versions: Vec<_> = names
+        .filter_map(|name| Some(name.strip_suffix(".up.sql")?.to_owned()))
+        .collect();
+    versions.sort();
+    let applied = "SELECT version FROM runtime.schema_migrations WHERE length(checksum) = 64 ORDER BY 1";
+    assert_eq!(query(&first, applied).await.expect("select"), versions);
+    query(&first, "DELETE FROM runtime.schema_migrations")
+        .await
+        .expect("delete");
+    assert_eq!(query(&second, applied).await.expect("select"), versions);
+}
+
+#[tokio::test]
 async fn postgres_comes_back_on_its_port_with_committed_rows() {
     let mut postgres = Postgres::start().await;
     let url = postgres.database().await;
