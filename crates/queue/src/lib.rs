@@ -1,1 +1,36 @@
-//! placeholder
+//! The Redis side: job lists, leases, healing, live events. The only crate that sees the Redis client.
+//!
+//! Postgres is the truth, Redis an index that can be rebuilt; but while Redis is there these hold:
+//! - A job is one element in exactly one of five lists (`LLEN` is exact); every move is one script.
+//! - An element in `jobs:processing` has a lease by the server's clock; whoever holds it has the claim's epoch,
+//!   and nothing is settled with an older one.
+//! - Deliveries are counted before a job runs, so that a crash counts.
+//! - Pushing is idempotent by job id; settling is idempotent by epoch: a lost answer may be asked for again.
+//! - No call hangs while Redis is away, and none is repeated behind our back.
+
+mod connection;
+mod consumer;
+mod delivery;
+mod endpoint;
+mod error;
+mod foreign;
+mod keys;
+mod maintenance;
+mod options;
+mod queue;
+mod rebuild;
+mod renewer;
+mod reply;
+mod script;
+mod store;
+mod tls;
+
+pub use consumer::{Consumer, ConsumerOptions, MAX_CLAIM, POLL_INTERVAL};
+pub use delivery::{BuryReason, Delivery, Settled, ack_all};
+pub use error::{QueueError, RedisFault};
+pub use keys::{ListName, log_channel};
+pub use maintenance::{AUDIT_INTERVAL, Maintenance, SWEEP_INTERVAL, Swept};
+pub use options::{RedisOptions, SettingFaults};
+pub use queue::{Depths, Queue};
+pub use rebuild::{Entry, Page};
+pub use renewer::{HeldClaim, Renewal, Renewer};

@@ -1,0 +1,300 @@
+//! Waiting for work and claiming it.
+//!
+//! Invariants:
+//! - Blocking happens on the wake-up list only, on a client of its own; it never transfers a job. A lost token
+//!   costs at most one poll interval.
+//! - A claim moves jobs and leases them in one script, so an element in `jobs:processing` always has a lease.
+//! - A claim whose answer was lost (cut connection, dropped future) is remembered and asked for again by the
+//!   next one, without counting a second delivery.
+
+use crate::connection::Connection;
+use crate::delivery::{BuryReason, Delivery, text_of};
+use crate::error::QueueError;
+use crate::foreign::{self, Completed, Found};
+use crate::keys::ListName;
+use crate::options::RedisOptions;
+use crate::reply::{Reply, arg};
+use crate::script;
+use crate::store::Store;
+use domain::{Ids, Job, JobId, WorkerId};
+use fred::interfaces::ClientLike;
+use fred::types::{ClusterHash, CustomCommand, Value};
+use jiff::Timestamp;
+use serde_json::json;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+/// Longest time an idle consumer waits before it looks itself: jobs pushed by hand bring no token.
+pub const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// A blocking call that is this much over its time is given up.
+const BLOCKING_MARGIN: Duration = Duration::from_secs(1);
+/// Most jobs of one claim.
+pub const MAX_CLAIM: usize = 256;
+
+/// How a consumer claims.
+#[derive(Debug, Clone)]
+pub struct ConsumerOptions {
+    /// Length of a lease (`WORKER_LEASE_SECONDS`).
+    pub lease: Duration,
+    /// Longest single blocking call (`WORKER_JOB_TIMEOUT`); at most [`POLL_INTERVAL`] is used.
+    pub longest_wait: Duration,
+    /// Makes ids for jobs pushed by hand.
+    pub ids: Arc<dyn Ids>,
+}
+
+/// One worker's way to jobs.
+#[derive(Debug)]
+pub struct Consumer {
+    store: Store,
+    waiter: Arc<Connection>,
+    worker: WorkerId,
+    options: ConsumerOptions,
+    claims: AtomicU64,
+    seen: Mutex<Seen>,
+    token: Option<JoinHandle<bool>>,
+}
+
+/// What earlier claims taught.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Stamps of claims that may have been carried out without us knowing.
+    unanswered: Vec<(String, Instant)>,
+    next_retry: Option<Instant>,
+}
+
+impl Consumer {
+    pub(crate) fn new(
+        store: Store,
+        redis: &RedisOptions,
+        worker: WorkerId,
+        options: ConsumerOptions,
+    ) -> Result<Self, QueueError> {
+        Ok(Self {
+            store,
+            waiter: Arc::new(Connection::open(redis, "waiter")?),
+            worker,
+            options,
+            claims: AtomicU64::new(0),
+            seen: Mutex::default(),
+            token: None,
+        })
+    }
+
+    /// Returns when a claim may find something: a wake-up token came, a retry is due, or [`POLL_INTERVAL`] has
+    /// passed. May be dropped at any time; never fails, since polling goes on whatever Redis does.
+    pub async fn wait(&mut self) {
+        let started = Instant::now();
+        let longest = started + POLL_INTERVAL.min(self.options.longest_wait);
+        let until = self.seen().next_retry.map_or(longest, |due| due.min(longest));
+        let store = self.store.clone();
+        let waiter = Arc::clone(&self.waiter);
+        let block_for = longest - started;
+        let token = self
+            .token
+            .get_or_insert_with(|| tokio::spawn(async move { take_token(&store, &waiter, block_for).await }));
+        tokio::select! {
+            answered = token => {
+                self.token = None;
+                // Without an answer Redis is away: keep the pace instead of spinning.
+                if !matches!(answered, Ok(true)) {
+                    tokio::time::sleep_until(until).await;
+                }
+            }
+            () = tokio::time::sleep_until(until) => {}
+        }
+    }
+
+    /// Takes up to `most` jobs (at most [`MAX_CLAIM`]): high priority, then due retries, then pending, each first
+    /// in first out. Jobs pushed by hand are made whole; undecodable ones go to the dead letters at once and are
+    /// not returned. Nothing when the queue is paused.
+    pub async fn claim(&self, most: usize) -> Result<Vec<Delivery>, QueueError> {
+        let most = most.min(MAX_CLAIM);
+        if most == 0 {
+            return Ok(Vec::new());
+        }
+        let (stamp, lost) = self.begin_claim();
+        let mut args = vec![
+            arg(most),
+            arg(self.options.lease.as_millis()),
+            arg(&stamp),
+            arg(lost.join(" ")),
+        ];
+        args.extend((0..most).map(|_| arg(JobId(self.options.ids.uuid()))));
+        let answer = self.store.run(&script::CLAIM, args).await?;
+        let deliveries = self.read_answer(answer).await?;
+        self.end_claim(&stamp);
+        Ok(deliveries)
+    }
+
+    fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The stamp of a new claim, noted as unanswered until it is, and those without an answer before it.
+    fn begin_claim(&self) -> (String, Vec<String>) {
+        let number = self.claims.fetch_add(1, Ordering::Relaxed);
+        let stamp = format!(
+            "{}#{number}",
+            self.worker.as_str().replace(char::is_whitespace, "_")
+        );
+        let now = Instant::now();
+        let mut seen = self.seen();
+        // Later the lease has run out and the sweep has put the jobs back.
+        seen.unanswered
+            .retain(|(_, at)| now.duration_since(*at) < self.options.lease);
+        let lost = seen.unanswered.iter().map(|(stamp, _)| stamp.clone()).collect();
+        seen.unanswered.push((stamp.clone(), now));
+        (stamp, lost)
+    }
+
+    fn end_claim(&self, stamp: &str) {
+        self.seen().unanswered.retain(|(other, _)| other != stamp);
+    }
+
+    async fn read_answer(&self, answer: Reply) -> Result<Vec<Delivery>, QueueError> {
+        let [now_us, next_retry_ms, _paused, rows] = answer.tuple()?;
+        let now = Timestamp::from_microsecond(now_us.number()?)
+            .map_err(|_| QueueError::Unexpected { operation: "claim" })?;
+        let next_retry_ms = u64::try_from(next_retry_ms.number()?).ok();
+        self.seen().next_retry = next_retry_ms.map(|ms| Instant::now() + Duration::from_millis(ms));
+        let mut deliveries = Vec::new();
+        for row in rows.rows()? {
+            let row = Row::read(row)?;
+            match row.whole_job() {
+                Some(job) => deliveries.push(row.deliver(job, false, self.store.clone())),
+                None => deliveries.extend(self.adopt(row, now).await?),
+            }
+        }
+        Ok(deliveries)
+    }
+
+    /// A hand-made element becomes a proper job, or a dead letter.
+    async fn adopt(&self, row: Row, now: Timestamp) -> Result<Option<Delivery>, QueueError> {
+        let found = Found {
+            in_high_priority: row.home == ListName::HighPriority,
+            at: now,
+            fresh: row.job_id,
+        };
+        match foreign::complete(&row.raw, found, self.options.ids.as_ref()) {
+            Some(completed) => self.make_whole(row, completed).await,
+            None => self.bury_undecodable(row).await.map(|()| None),
+        }
+    }
+
+    async fn make_whole(&self, row: Row, completed: Completed) -> Result<Option<Delivery>, QueueError> {
+        let Completed { job, anonymous } = completed;
+        let text = text_of(&job)?;
+        let origin = if anonymous { "foreign" } else { "own" };
+        let args = vec![
+            arg(row.job_id),
+            arg(row.epoch),
+            arg(job.job_id),
+            arg(row.home.code()),
+            arg(&text),
+            arg(origin),
+        ];
+        let status = self.store.run(&script::REWRITE, args).await?.text()?;
+        if status != "ok" {
+            tracing::info!(run_id = %job.run_id, job_id = %job.job_id, status, "element pushed by hand dropped");
+            return Ok(None);
+        }
+        let row = Row {
+            raw: text.into_bytes(),
+            ..row
+        };
+        Ok(Some(row.deliver(job, anonymous, self.store.clone())))
+    }
+
+    async fn bury_undecodable(&self, row: Row) -> Result<(), QueueError> {
+        let payload = foreign::payload(&row.raw);
+        tracing::warn!(job_id = %row.job_id, "undecodable element goes to the dead letters");
+        let text = json!({"job_id": row.job_id, "run_id": null, "payload": payload}).to_string();
+        let reason = BuryReason::Undecodable.as_str();
+        let after = format!(r#"","error":"not JSON with a valid run_id","reason":"{reason}""#);
+        let args = vec![
+            arg(row.job_id),
+            arg(row.epoch),
+            arg(ListName::Failed.code()),
+            arg(0),
+            arg(text),
+            arg(r#","failed_at":""#),
+            arg(after),
+        ];
+        let status = self.store.run(&script::RELEASE, args).await?.text()?;
+        if status != "ok" {
+            tracing::warn!(job_id = %row.job_id, status, "undecodable element was not buried");
+        }
+        Ok(())
+    }
+}
+
+/// True when the server answered, with or without a token.
+async fn take_token(store: &Store, waiter: &Connection, block_for: Duration) -> bool {
+    let command = CustomCommand::new_static("BRPOP", ClusterHash::FirstKey, true);
+    let args: Vec<Value> = vec![
+        arg(store.keys().named("wake")),
+        arg(format!("{:.3}", block_for.as_secs_f64())),
+    ];
+    // The plain command, since fred's own `brpop` cannot tell "nothing came" from "the connection hangs".
+    let answer: Result<Value, _> = waiter
+        .blocking(block_for + BLOCKING_MARGIN)
+        .custom(command, args)
+        .await;
+    match answer {
+        Ok(_) => true,
+        Err(fault) => {
+            tracing::debug!(%fault, "waiting for jobs by polling only");
+            false
+        }
+    }
+}
+
+/// A row of the claim script.
+#[derive(Debug)]
+struct Row {
+    job_id: JobId,
+    epoch: i64,
+    deliveries: u32,
+    home: ListName,
+    origin: String,
+    raw: Vec<u8>,
+}
+
+impl Row {
+    fn read(row: Reply) -> Result<Self, QueueError> {
+        let unexpected = || QueueError::Unexpected { operation: "claim" };
+        let [job_id, epoch, deliveries, home, origin, raw] = row.tuple()?;
+        Ok(Self {
+            job_id: job_id.text()?.parse().map_err(|_| unexpected())?,
+            epoch: epoch.number()?,
+            deliveries: deliveries.number()?.try_into().unwrap_or(0),
+            home: ListName::from_code(&home.text()?).ok_or_else(unexpected)?,
+            origin: origin.text()?,
+            raw: raw.bytes()?,
+        })
+    }
+
+    /// The job of an element that is whole already.
+    fn whole_job(&self) -> Option<Job> {
+        if self.origin == "raw" {
+            return None;
+        }
+        serde_json::from_slice(&self.raw)
+            .ok()
+            .filter(|job: &Job| job.job_id == self.job_id)
+    }
+
+    fn deliver(self, job: Job, anonymous: bool, store: Store) -> Delivery {
+        Delivery {
+            job,
+            raw: String::from_utf8_lossy(&self.raw).into_owned(),
+            epoch: self.epoch,
+            deliveries: self.deliveries,
+            foreign: anonymous || self.origin == "foreign",
+            store,
+        }
+    }
+}

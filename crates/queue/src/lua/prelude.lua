@@ -1,0 +1,82 @@
+-- Shared by every script. All scripts get the same KEYS, so each key they touch is declared.
+-- `jobs:meta` holds per job "epoch|deliveries|list|home|origin|keep|owner":
+--   epoch   number of the present claim (server time in µs, so it grows even when Redis lost everything);
+--           negative once that claim was settled, 0 before the first claim
+--   list    where the element is now; home: where it goes back to
+--   origin  own (pushed by us), foreign (pushed by hand, made whole), raw (pushed by hand, not yet made whole)
+--   keep    bytes of the plain job text; an element in retry or failed is that text with more fields behind
+local HIGH, PENDING, PROCESSING, RETRY, FAILED = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local DUE, LEASE, META, BODY, WAKE = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
+local PAUSED, INCARNATION, GUARD, SUSPECTS = KEYS[11], KEYS[12], KEYS[13], KEYS[14]
+local LIST = {high = HIGH, pending = PENDING, processing = PROCESSING, retry = RETRY, failed = FAILED}
+local WAKE_CAP = 128
+local call = redis.call
+
+local time = call('TIME')
+local now_us = tonumber(time[1]) * 1000000 + tonumber(time[2])
+local now_ms = math.floor(now_us / 1000)
+
+local function int(n)
+  return string.format('%.0f', n)
+end
+
+-- RFC 3339 in UTC with six fraction digits.
+local function iso(us)
+  local s = math.floor(us / 1000000)
+  local days = math.floor(s / 86400)
+  local rest = s - days * 86400
+  local z = days + 719468
+  local era = math.floor(z / 146097)
+  local doe = z - era * 146097
+  local yoe = math.floor((doe - math.floor(doe / 1460) + math.floor(doe / 36524) - math.floor(doe / 146096)) / 365)
+  local doy = doe - (365 * yoe + math.floor(yoe / 4) - math.floor(yoe / 100))
+  local mp = math.floor((5 * doy + 2) / 153)
+  local day = doy - math.floor((153 * mp + 2) / 5) + 1
+  local month = mp < 10 and mp + 3 or mp - 9
+  local year = yoe + era * 400 + (month <= 2 and 1 or 0)
+  local hour = math.floor(rest / 3600)
+  local minute = math.floor((rest - hour * 3600) / 60)
+  return string.format('%04.0f-%02.0f-%02.0fT%02.0f:%02.0f:%02.0f.%06.0fZ',
+    year, month, day, hour, minute, rest - hour * 3600 - minute * 60, us - s * 1000000)
+end
+
+local function meta_read(id)
+  local text = call('HGET', META, id)
+  if not text then return nil end
+  local e, d, l, h, o, k, w = string.match(text, '^(%-?%d+)|(%d+)|(%a+)|(%a+)|(%a+)|(%d+)|(.*)$')
+  if not e or not LIST[l] or (h ~= 'high' and h ~= 'pending') then return nil end
+  return {epoch = tonumber(e), deliveries = tonumber(d), list = l, home = h, origin = o, keep = tonumber(k), owner = w}
+end
+
+local function meta_write(id, m)
+  call('HSET', META, id, int(m.epoch) .. '|' .. int(m.deliveries) .. '|' .. m.list .. '|' .. m.home .. '|'
+    .. m.origin .. '|' .. int(m.keep) .. '|' .. m.owner)
+end
+
+-- The plain job text of an element.
+local function plain(text, m)
+  if m.keep > 1 and #text > m.keep then return string.sub(text, 1, m.keep - 1) .. '}' end
+  return text
+end
+
+local function job_id_of(text)
+  return string.match(text, '^{"job_id":"(%x%x%x%x%x%x%x%x%-%x%x%x%x%-%x%x%x%x%-%x%x%x%x%-%x%x%x%x%x%x%x%x%x%x%x%x)"')
+end
+
+-- Takes one copy of the element out of the list its meta names; true when it was there.
+local function take_out(m, text)
+  local from_head = (m.list == 'processing' or m.list == 'failed') and 1 or -1
+  return call('LREM', LIST[m.list], from_head, text) == 1
+end
+
+local function forget(id)
+  call('HDEL', META, id)
+  call('HDEL', BODY, id)
+  call('ZREM', LEASE, id)
+  call('ZREM', DUE, id)
+end
+
+local function wake()
+  call('LPUSH', WAKE, '1')
+  call('LTRIM', WAKE, 0, WAKE_CAP - 1)
+end
