@@ -56,7 +56,8 @@ pub(crate) struct Projection {
     pub(crate) event_count: i64,
 }
 
-/// An event came that was not the next one.
+/// An event came that was not the next one; fields are named as the columns are.
+#[expect(clippy::struct_field_names, reason = "the columns' names")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Drift {
     pub(crate) expected_next_seq: i64,

@@ -2,7 +2,6 @@
 
 use super::batch::Batch;
 use crate::db::tx::{Statement, params};
-use crate::store::StoreError;
 use domain::action::{Turn, Usage};
 use domain::change::{Change, NewMessage, RunError};
 use domain::event::{LogType, NewEvent};
@@ -34,7 +33,7 @@ pub(crate) struct ModelCall {
 
 impl Batch<'_> {
     /// Applies one change to the row in memory and notes its rows and events.
-    pub(crate) fn apply(&mut self, change: Change) -> Result<(), StoreError> {
+    pub(crate) fn apply(&mut self, change: Change) {
         match change {
             Change::Log(event) => self.log(event),
             Change::Status { to, error } => self.status(to, error),
@@ -81,7 +80,6 @@ impl Batch<'_> {
             }
             Change::Waiting(what) => self.run.waiting_for = what,
         }
-        Ok(())
     }
 
     fn log(&mut self, event: NewEvent) {
@@ -158,54 +156,29 @@ impl Batch<'_> {
 
     /// Turn 0 is the planner's call; its reply is kept like any other.
     fn turn(&mut self, call: ModelCall) {
+        let at = self.tick();
+        self.token_record(&call, at);
+        self.run.counters.tokens += call.usage.total();
         let ModelCall {
             turn,
             model,
             provider,
-            usage,
+            ..
         } = call;
-        let run_id = self.run.state.id;
         let number = turn.number;
-        let at = self.tick();
         let actions = serde_json::to_value(&turn.actions).unwrap_or(Value::Null);
-        self.writes.push(Statement::new(
-            INSERT_TURN,
-            params![
-                run_id.0,
-                number as i32,
-                turn.raw,
-                actions,
-                turn.fault,
-                model.clone(),
-                provider.clone(),
-                at
-            ],
-        ));
-        let key = match number {
-            0 => format!("{run_id}:plan:{number}"),
-            _ => format!("{run_id}:turn:{number}"),
-        };
-        let id = self.context.ids.uuid();
-        let Usage {
-            input_tokens,
-            output_tokens,
-            is_estimated,
-        } = usage;
-        self.writes.push(Statement::new(
-            INSERT_TOKENS,
-            params![
-                id,
-                run_id.0,
-                key,
-                model,
-                provider,
-                input_tokens,
-                output_tokens,
-                is_estimated,
-                at
-            ],
-        ));
-        self.run.counters.tokens += usage.total();
+        let run_id = self.run.state.id.0;
+        let params = params![
+            run_id,
+            number as i32,
+            turn.raw,
+            actions,
+            turn.fault,
+            model,
+            provider,
+            at
+        ];
+        self.writes.push(Statement::new(INSERT_TURN, params));
         for reasoning in turn
             .actions
             .iter()
@@ -213,13 +186,29 @@ impl Batch<'_> {
         {
             if !reasoning.trim().is_empty() {
                 let metadata = json!({"event": "reasoning", "turn": number});
-                self.push(NewEvent::new(
-                    LogType::Info,
-                    format!("Agent reasoning: {reasoning}"),
-                    metadata,
-                ));
+                let text = format!("Agent reasoning: {reasoning}");
+                self.push(NewEvent::new(LogType::Info, text, metadata));
             }
         }
+    }
+
+    fn token_record(&mut self, call: &ModelCall, at: Timestamp) {
+        let run_id = self.run.state.id;
+        let number = call.turn.number;
+        let kind = if number == 0 { "plan" } else { "turn" };
+        let usage = call.usage;
+        let params = params![
+            self.context.ids.uuid(),
+            run_id.0,
+            format!("{run_id}:{kind}:{number}"),
+            call.model.clone(),
+            call.provider.clone(),
+            usage.input_tokens,
+            usage.output_tokens,
+            usage.is_estimated,
+            at
+        ];
+        self.writes.push(Statement::new(INSERT_TOKENS, params));
     }
 
     fn message(&mut self, message: NewMessage) {

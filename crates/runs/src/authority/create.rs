@@ -5,7 +5,6 @@ use super::row::{Counters, LeaseEnd, RunRow, Times};
 use super::write;
 use crate::db::tx::{Statement, params};
 use crate::projectors::Projection;
-use crate::store::StoreError;
 use domain::change::Change;
 use domain::event::{Event, NewEvent};
 use domain::ids::{JobId, MessageId, RunId, UserId};
@@ -57,7 +56,7 @@ pub(crate) struct Creation {
     pub(crate) job: Option<Job>,
 }
 
-pub(crate) fn platform_run(new: &NewRun, context: Context<'_>) -> Result<Creation, StoreError> {
+pub(crate) fn platform_run(new: &NewRun, context: Context<'_>) -> Creation {
     let run_id = RunId(context.ids.uuid());
     let created_at = to_micros(context.now);
     let mut statements = vec![
@@ -86,7 +85,7 @@ pub(crate) fn platform_run(new: &NewRun, context: Context<'_>) -> Result<Creatio
         batch.apply(Change::Status {
             to: RunStatus::Queued,
             error: None,
-        })?;
+        });
         let job_id = JobId(batch.context.ids.uuid());
         batch.run.state.job_id = Some(job_id);
         let queued = batch.run.job(job_id);
@@ -95,12 +94,12 @@ pub(crate) fn platform_run(new: &NewRun, context: Context<'_>) -> Result<Creatio
     }
     let (rest, run, events) = batch.finish(Projection::default());
     statements.extend(rest);
-    Ok(Creation {
+    Creation {
         statements,
         run,
         events,
         job,
-    })
+    }
 }
 
 fn insert_run(new: &NewRun, run_id: RunId, created_at: Timestamp) -> Statement {

@@ -24,7 +24,8 @@ macro_rules! run_columns {
 }
 pub(crate) use run_columns;
 
-/// When what happened.
+/// When what happened; named as the columns are.
+#[expect(clippy::struct_field_names, reason = "the columns' names")]
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Times {
     pub(crate) queued_at: Option<Timestamp>,

@@ -132,7 +132,7 @@ impl DbOptions {
         }
         let mut target = match self.url() {
             Some(url) => from_url(url)?,
-            None => self.from_parts()?,
+            None => self.parts()?,
         };
         let config = &mut target.config;
         if config.get_connect_timeout().is_none() {
@@ -148,7 +148,7 @@ impl DbOptions {
         Ok(target)
     }
 
-    fn from_parts(&self) -> Result<Target, DbOptionsError> {
+    fn parts(&self) -> Result<Target, DbOptionsError> {
         let host = present(self.postgres_host.as_ref()).ok_or(DbOptionsError::Missing)?;
         let password = present(self.postgres_password.as_ref()).ok_or(DbOptionsError::Missing)?;
         let port = present(self.postgres_port.as_ref()).unwrap_or("5432");

@@ -173,7 +173,7 @@ async fn write_event(
     push_external(&mut batch, event, to);
     let mut done = committed(batch.run.state.clone(), vec![]);
     if let Some(stop) = stop {
-        apply_stop(&mut batch, stop, &mut done)?;
+        apply_stop(&mut batch, stop, &mut done);
     }
     let (statements, run, events) = batch.finish(projection);
     tx.commit(statements).await?;
@@ -230,10 +230,10 @@ fn cancel_line(payload: &Value) -> NewEvent {
 }
 
 /// A cancel request on a platform run is `stop`; the request's own event stands for the one `stop` would write.
-fn apply_stop(batch: &mut Batch<'_>, stop: Decision, done: &mut Committed) -> Result<(), StoreError> {
+fn apply_stop(batch: &mut Batch<'_>, stop: Decision, done: &mut Committed) {
     for change in stop.changes {
         if !matches!(change, Change::Log(_)) {
-            batch.apply(change)?;
+            batch.apply(change);
         }
     }
     batch.lease(stop.lease, 0);
@@ -241,7 +241,6 @@ fn apply_stop(batch: &mut Batch<'_>, stop: Decision, done: &mut Committed) -> Re
         done.remove_job = batch.run.state.job_id;
         batch.writes.push(write::outbox_cleared(&batch.run));
     }
-    Ok(())
 }
 
 /// `stop` of the public API on a run driven from outside: the request is noted, its driver ends it.

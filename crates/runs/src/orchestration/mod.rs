@@ -1,0 +1,194 @@
+//! Commands to runs: load under the row's lock, decide, commit. Each call is one transaction.
+//!
+//! What must follow a commit (push a job, publish events, take a job out of Redis) is in [`Committed`]; when
+//! it fails, outbox relay and reconciler repeat it, so a caller never undoes a commit.
+
+mod create;
+mod follow_up;
+mod types;
+
+pub use crate::authority::create::NewRun;
+pub use types::{Claimed, CommandError, Committed, Created, IdempotencyKey, RunLimits};
+
+use crate::authority::batch::{Batch, Context};
+use crate::authority::load::{Locked, lock};
+use crate::db::Db;
+use crate::db::tx::Tx;
+use domain::change::Change;
+use domain::clock::{Clock, Ids};
+use domain::command::{Command, Expiry, Release};
+use domain::decide::{Rejection, decide};
+use domain::ids::{RunId, UserId, WorkerId};
+use domain::job::Job;
+use domain::run::Origin;
+use follow_up::{duplicate, enact, follow_up, not_yet};
+use jiff::SignedDuration;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The one way to change a run.
+#[derive(Debug, Clone)]
+pub struct Orchestration {
+    db: Db,
+    clock: Arc<dyn Clock>,
+    ids: Arc<dyn Ids>,
+    limits: RunLimits,
+}
+
+impl Orchestration {
+    pub fn new(db: Db, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> Self {
+        Self {
+            db,
+            clock,
+            ids,
+            limits: RunLimits::default(),
+        }
+    }
+
+    #[must_use]
+    pub fn with_limits(self, limits: RunLimits) -> Self {
+        Self { limits, ..self }
+    }
+
+    fn context(&self) -> Context<'_> {
+        Context {
+            now: self.clock.now(),
+            ids: &*self.ids,
+            credits_enforced: self.limits.credits_enforced,
+            run_timeout: SignedDuration::try_from(self.limits.run_timeout).unwrap_or(SignedDuration::MAX),
+        }
+    }
+
+    /// A user's command. `traceparent` goes on into the job when the command enqueues one.
+    pub async fn command(
+        &self,
+        owner: &UserId,
+        run_id: RunId,
+        command: Command,
+        traceparent: &str,
+    ) -> Result<Committed, CommandError> {
+        let mut locked = self.lock(run_id).await?;
+        if locked.run.state.user_id.as_ref() != Some(owner) {
+            return refuse(locked.tx, CommandError::NotFound).await;
+        }
+        if matches!(command, Command::Start { .. } | Command::Resume { .. }) && !traceparent.is_empty() {
+            traceparent.clone_into(&mut locked.run.traceparent);
+        }
+        if locked.run.state.origin == Origin::Runtime && command == Command::Stop {
+            return crate::runtime_runs::stop(locked, self.context()).await;
+        }
+        self.decide_and_commit(locked, command, Duration::ZERO).await
+    }
+
+    /// A worker takes the run of this job and holds it for `lease`.
+    pub async fn claim(
+        &self,
+        run_id: RunId,
+        worker: &WorkerId,
+        job: &Job,
+        lease: Duration,
+    ) -> Result<Claimed, CommandError> {
+        let locked = self.lock(run_id).await?;
+        if let Some(refusal) = duplicate(&locked.run.state, job.job_id) {
+            return refuse(locked.tx, refusal).await;
+        }
+        let command = Command::Claim {
+            worker: worker.clone(),
+            job_id: job.job_id,
+        };
+        let committed = self.decide_and_commit(locked, command, lease).await?;
+        Ok(Claimed {
+            epoch: committed.run.epoch,
+            committed,
+        })
+    }
+
+    /// What a worker's work led to. Refused when `epoch` is not the run's, or the run was given back.
+    pub async fn progress(
+        &self,
+        run_id: RunId,
+        epoch: i64,
+        changes: Vec<Change>,
+    ) -> Result<Committed, CommandError> {
+        let locked = self.lock(run_id).await?;
+        let state = &locked.run.state;
+        let given_back = state.lease.is_none() && state.status.needs_job();
+        if state.epoch != epoch || given_back {
+            return refuse(locked.tx, CommandError::Fenced).await;
+        }
+        self.decide_and_commit(locked, Command::Progress(changes), Duration::ZERO)
+            .await
+    }
+
+    /// A worker lets go.
+    pub async fn release(
+        &self,
+        run_id: RunId,
+        epoch: i64,
+        release: Release,
+    ) -> Result<Committed, CommandError> {
+        let locked = self.lock(run_id).await?;
+        if locked.run.state.epoch != epoch {
+            return refuse(locked.tx, CommandError::Fenced).await;
+        }
+        if locked.run.state.status.is_final() {
+            let ended = Rejection::Ended(locked.run.state.status);
+            return refuse(locked.tx, ended.into()).await;
+        }
+        self.decide_and_commit(locked, Command::Release(release), Duration::ZERO)
+            .await
+    }
+
+    /// A limit of the platform ran out.
+    pub async fn expire(&self, run_id: RunId, expiry: Expiry) -> Result<Committed, CommandError> {
+        let locked = self.lock(run_id).await?;
+        if let Some(early) = not_yet(&locked.run, expiry, &self.context()) {
+            return refuse(locked.tx, early.into()).await;
+        }
+        self.decide_and_commit(locked, Command::Expire(expiry), Duration::ZERO)
+            .await
+    }
+
+    async fn lock(&self, run_id: RunId) -> Result<Locked, CommandError> {
+        lock(&self.db, run_id).await?.ok_or(CommandError::NotFound)
+    }
+
+    async fn decide_and_commit(
+        &self,
+        locked: Locked,
+        command: Command,
+        lease: Duration,
+    ) -> Result<Committed, CommandError> {
+        let Locked {
+            tx,
+            run,
+            open_steps,
+            projection,
+        } = locked;
+        let settles_claim = matches!(command, Command::Release(_));
+        let is_claim = matches!(command, Command::Claim { .. });
+        let decision = match decide(&run.state, command) {
+            Ok(decision) => decision,
+            Err(rejection) => return refuse(tx, rejection.into()).await,
+        };
+        let mut batch = Batch::new(self.context(), run, open_steps);
+        let job = enact(&mut batch, decision, lease);
+        if settles_claim {
+            batch.run.state.crash_count = 0;
+        }
+        let follow_up = follow_up(&mut batch, job, is_claim);
+        let (statements, run, events) = batch.finish(projection);
+        tx.commit(statements).await?;
+        Ok(Committed {
+            run: run.state,
+            events,
+            ..follow_up
+        })
+    }
+}
+
+/// Ends the transaction without a change.
+pub(crate) async fn refuse<T>(tx: Tx, refusal: CommandError) -> Result<T, CommandError> {
+    tx.roll_back().await?;
+    Err(refusal)
+}
