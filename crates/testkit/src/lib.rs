@@ -1,10 +1,35 @@
 //! Dev-only: what the tests of all crates stand on. Real servers, real wires, real faults.
 //!
+//! | item | is |
+//! | --- | --- |
+//! | [`Redis`], [`Postgres`] | private servers to kill, stop, pause and restart |
+//! | `S3` (feature `s3`) | the product's object store in this process |
+//! | [`ModelServer`], [`Answer`] | scripted OpenAI and Anthropic endpoint that checks every transcript |
+//! | [`FaultProxy`] | cuts, stalls and loses replies between a client and any of these |
+//! | [`Program`], [`Process`], [`bin`] | our own binaries as children |
+//! | [`Sse`], [`Frame`] | strict event-stream client |
+//! | [`jwt`], [`free_port`], [`eventually`] | small things |
+//!
 //! Invariants:
 //! - A missing server binary fails the test with the line that installs it; nothing is skipped.
 //! - Every server is private (own port, own directory) and cannot outlive the test process, even if that
 //!   is killed with SIGKILL.
 //! - Ready means asked: a `start` returns when the very process it started has answered.
+//!
+//! ```no_run
+//! # async fn example() {
+//! let redis = testkit::Redis::start().await;
+//! let database_url = testkit::Postgres::shared().await.migrated_database().await;
+//! let model = testkit::ModelServer::start().await;
+//! model.push(testkit::Answer::tool_calls(vec![("shell", serde_json::json!({"command": "ls"}))]));
+//! let worker = testkit::Program::new(testkit::bin("agent-worker"))
+//!     .env("DATABASE_URL", database_url)
+//!     .env("REDIS_URL", redis.url())
+//!     .env("OPENAI_BASE_URL", model.openai_url())
+//!     .start();
+//! # drop(worker);
+//! # }
+//! ```
 
 mod background;
 mod dir;
@@ -16,6 +41,8 @@ mod postgres;
 mod process;
 mod proxy;
 mod redis;
+#[cfg(feature = "s3")]
+mod s3;
 mod sse;
 mod token;
 
@@ -26,5 +53,7 @@ pub use postgres::Postgres;
 pub use process::{Process, Program, bin};
 pub use proxy::FaultProxy;
 pub use redis::Redis;
+#[cfg(feature = "s3")]
+pub use s3::S3;
 pub use sse::{Frame, Sse};
 pub use token::jwt;

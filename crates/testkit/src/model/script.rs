@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use serde_json::Value;
 
 use super::answer::Answer;
+use super::transcript;
 
 /// The provider whose form a request had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +40,7 @@ pub(super) struct Script {
     pub(super) requests: Vec<Recorded>,
     pub(super) violations: Vec<String>,
     pub(super) violations_read: bool,
-    pub(super) answered: u64,
+    answered: u64,
 }
 
 impl Script {
@@ -64,7 +65,7 @@ impl Script {
 
     /// The next answer: of the first special queue whose text is in the body (and only of that one),
     /// else of the general queue, else the fallback.
-    pub(super) fn next(&mut self, body: &str) -> Option<Answer> {
+    fn next(&mut self, body: &str) -> Option<Answer> {
         let special = self
             .special
             .iter_mut()
@@ -73,8 +74,39 @@ impl Script {
         queue.pop_front().or_else(|| self.fallback.clone())
     }
 
-    pub(super) fn violation(&mut self, text: String) {
+    fn violation(&mut self, text: String) {
         self.violations_read = false;
         self.violations.push(text);
+    }
+
+    /// Records the request, checks it, and gives the next answer with its number.
+    pub(super) fn take(
+        &mut self,
+        request: Recorded,
+        text: &str,
+        refused: Option<(u16, &str)>,
+    ) -> Result<(Answer, u64), (u16, String)> {
+        let faults = match request.wire {
+            Wire::OpenAi => transcript::openai(&request.body),
+            Wire::Anthropic => transcript::anthropic(&request.body),
+        };
+        let wire = request.wire;
+        self.requests.push(request);
+        let which = format!("request {} ({wire:?})", self.requests.len());
+        if let Some((status, message)) = refused {
+            self.violation(format!("{which}: {message}"));
+            return Err((status, message.to_owned()));
+        }
+        if !faults.is_empty() {
+            let faults = faults.join("; ");
+            self.violation(format!("{which}: {faults}"));
+            return Err((400, faults));
+        }
+        let Some(answer) = self.next(text) else {
+            self.violation(format!("{which}: the script has no answer for it"));
+            return Err((400, "the script of the test is over".to_owned()));
+        };
+        self.answered += 1;
+        Ok((answer, self.answered))
     }
 }

@@ -18,7 +18,7 @@ use tokio::task::AbortHandle;
 
 use super::answer::{Answer, Fault, Kind};
 use super::script::{Recorded, Script, Wire};
-use super::{anthropic, openai, transcript};
+use super::{anthropic, openai};
 use crate::background;
 
 #[derive(Debug, Default)]
@@ -224,39 +224,6 @@ fn record(headers: &HeaderMap) -> Vec<(String, String)> {
         .iter()
         .map(|(name, value)| (name.as_str().to_owned(), text(value)))
         .collect()
-}
-
-impl Script {
-    /// Records the request, checks it, and gives the next answer with its number.
-    fn take(
-        &mut self,
-        request: Recorded,
-        text: &str,
-        refused: Option<(u16, &str)>,
-    ) -> Result<(Answer, u64), (u16, String)> {
-        let faults = match request.wire {
-            Wire::OpenAi => transcript::openai(&request.body),
-            Wire::Anthropic => transcript::anthropic(&request.body),
-        };
-        let wire = request.wire;
-        self.requests.push(request);
-        let which = format!("request {} ({wire:?})", self.requests.len());
-        if let Some((status, message)) = refused {
-            self.violation(format!("{which}: {message}"));
-            return Err((status, message.to_owned()));
-        }
-        if !faults.is_empty() {
-            let faults = faults.join("; ");
-            self.violation(format!("{which}: {faults}"));
-            return Err((400, faults));
-        }
-        let Some(answer) = self.next(text) else {
-            self.violation(format!("{which}: the script has no answer for it"));
-            return Err((400, "the script of the test is over".to_owned()));
-        };
-        self.answered += 1;
-        Ok((answer, self.answered))
-    }
 }
 
 fn plain(wire: Wire, status: u16, message: &str) -> Response {

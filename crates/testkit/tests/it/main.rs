@@ -4,5 +4,7 @@ mod leftovers;
 mod model;
 mod process;
 mod proxy;
+#[cfg(feature = "s3")]
+mod s3;
 mod servers;
 mod sse;
