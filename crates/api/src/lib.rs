@@ -1,1 +1,34 @@
-//! placeholder
+//! The HTTP edge of the runtime: `agent-api`, as a library so that other programs can run it in-process.
+//!
+//! | module | owns |
+//! | --- | --- |
+//! | [`config`] | settings |
+//! | `app` | build, serve, drain |
+//! | `edge`, `error`, `extract`, `cors` | what holds for every request |
+//! | `auth` | who is asking |
+//! | `routes` | the public routes; `routes::runtime` the internal ones |
+//! | `delivery` | what follows a commit |
+//! | [`stream`] | live streams |
+//! | `health` | readiness |
+//!
+//! Invariants: every answer of 4xx or 5xx has the one documented shape; a run of somebody else is an unknown one; what
+//! an answer tells is committed; Redis being away delays an answer by a quarter of a second at most and fails none.
+
+pub mod app;
+pub mod auth;
+pub mod config;
+pub mod cors;
+pub mod delivery;
+pub mod edge;
+pub mod error;
+pub mod extract;
+pub mod health;
+pub mod keys;
+pub mod ports;
+pub mod routes;
+pub mod state;
+pub mod stream;
+
+pub use app::{Server, StartError, run};
+pub use config::{Cli, Command, Options};
+pub use keys::{keys, migrate};

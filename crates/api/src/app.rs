@@ -1,0 +1,357 @@
+//! Build, then run, then drain.
+//!
+//! The listeners answer from the first moment: while the store is not usable yet, liveness is 200, readiness 503 and
+//! routes answer 503. A store that stays away for `STARTUP_TIMEOUT_SECONDS` ends the process with 69.
+
+use crate::auth::Authenticator;
+use crate::auth::jwks::KeySet;
+use crate::auth::jwt::{Rules, Verifier};
+use crate::config::{JwtOptions, Options};
+use crate::cors::Cors;
+use crate::delivery::Delivery;
+use crate::edge::Edge;
+use crate::error::chain;
+use crate::health::{Health, Probes};
+use crate::ports::{RedisBus, RunEvents};
+use crate::routes;
+use crate::routes::runtime::{Access, Identity, Runtime};
+use crate::state::{App, Limits};
+use crate::stream::{Pace, Tails, reconcile};
+use axum::Router;
+use bootstrap::Shutdown;
+use bootstrap::http::{self, HttpLimits};
+use bootstrap::settings::exit;
+use domain::{Clock, Ids, SystemClock, SystemIds};
+use queue::{Queue, QueueError};
+use runs::{ApiKeys, Db, DbOptionsError, MigrationError, Orchestration, Outbox, Reader, RuntimeRuns};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+
+/// Between two tries to prepare the store at start.
+const STORE_AGAIN: Duration = Duration::from_millis(300);
+
+/// Why the process cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("database settings cannot be used")]
+    Database(#[from] DbOptionsError),
+    #[error("redis settings cannot be used")]
+    Redis(#[from] QueueError),
+    #[error("address {0} is unavailable")]
+    Address(String, #[source] io::Error),
+    #[error("signals cannot be handled")]
+    Signals(#[source] io::Error),
+    #[error("database was not usable in time")]
+    Store(#[source] MigrationError),
+    #[error("database schema is older than this program, and DB_AUTO_MIGRATE is false")]
+    Schema,
+    #[error("database schema does not fit this program")]
+    Migration(#[source] MigrationError),
+}
+
+impl StartError {
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Database(_) | Self::Redis(_) => exit::SETTINGS,
+            Self::Address(..) | Self::Store(_) | Self::Schema => exit::UNAVAILABLE,
+            Self::Signals(_) | Self::Migration(_) => exit::INTERNAL,
+        }
+    }
+}
+
+/// Serves until a signal or a fault; the exit code. Logging must be set up.
+pub async fn run(options: Options) -> u8 {
+    let shutdown = Shutdown::new();
+    let started = match shutdown.on_signals() {
+        Ok(()) => Server::start(&options, &shutdown).await,
+        Err(error) => Err(StartError::Signals(error)),
+    };
+    match started {
+        Ok(server) => server.run().await,
+        Err(error) => {
+            tracing::error!(error = %chain(&error), "start failed");
+            error.exit_code()
+        }
+    }
+}
+
+/// A server whose listeners are open.
+#[derive(Debug)]
+pub struct Server {
+    /// Address of the public surface, if served.
+    pub public: Option<SocketAddr>,
+    /// Address of the internal surface, if served.
+    pub internal: Option<SocketAddr>,
+    shutdown: Shutdown,
+    store: StorePreparation,
+    grace: Duration,
+}
+
+/// What all surfaces share.
+struct Parts {
+    db: Db,
+    queue: Option<Queue>,
+    delivery: Delivery,
+    health: Health,
+    clock: Arc<dyn Clock>,
+    ids: Arc<dyn Ids>,
+}
+
+impl Parts {
+    async fn build(options: &Options, shutdown: &Shutdown) -> Result<Self, StartError> {
+        let db = Db::connect(&options.db)?;
+        let queue = match options.redis.validate().missing.is_empty() {
+            true => Some(Queue::connect(&options.redis).await?),
+            false => None,
+        };
+        let delivery = Delivery::new(queue.clone(), Outbox::new(db.clone()));
+        Ok(Self {
+            delivery,
+            health: Health::new(&options.server.version, shutdown.soft()),
+            clock: Arc::new(SystemClock),
+            ids: Arc::new(SystemIds),
+            db,
+            queue,
+        })
+    }
+
+    fn authenticator(&self, jwt: &JwtOptions) -> Authenticator {
+        let rules = Rules {
+            issuers: jwt
+                .jwt_issuers
+                .iter()
+                .map(|issuer| issuer.trim().to_owned())
+                .collect(),
+            audience: jwt.jwt_audience.clone(),
+            require_exp: jwt.jwt_require_exp,
+            admin_role: jwt.jwt_admin_role.clone(),
+        };
+        let secret = jwt.jwt_secret.as_ref().map(|secret| secret.expose().as_str());
+        let keys = jwt
+            .jwt_jwks_url
+            .clone()
+            .map(|url| KeySet::new(url, reqwest::Client::new()));
+        Authenticator {
+            verifier: Arc::new(Verifier::new(secret, keys, rules)),
+            keys: ApiKeys::new(self.db.clone(), self.clock.clone(), self.ids.clone()),
+            clock: self.clock.clone(),
+        }
+    }
+
+    fn spawn_background(&self, options: &Options, shutdown: &Shutdown) {
+        let stop = shutdown.soft();
+        let probes = Probes::new(self.db.clone(), self.queue.clone(), &options.neighbours);
+        let watch = self.health.clone().watch(probes, stop.clone());
+        shutdown.spawn("health", endless(watch));
+        if self.queue.is_some() {
+            shutdown.spawn("outbox relay", endless(self.delivery.clone().relay(stop)));
+        }
+    }
+
+    fn public(&self, options: &Options, shutdown: &Shutdown) -> Router {
+        let reader = Reader::new(self.db.clone());
+        let tails = Tails::new(RunEvents(reader.clone()), RedisBus);
+        shutdown.spawn(
+            "stream reconciler",
+            endless(reconcile::run(tails.clone(), shutdown.soft())),
+        );
+        let app = App {
+            auth: self.authenticator(&options.jwt),
+            orchestration: Orchestration::new(self.db.clone(), self.clock.clone(), self.ids.clone()),
+            reader,
+            delivery: self.delivery.clone(),
+            queue: self.queue.clone(),
+            tails,
+            pace: Pace::default(),
+            health: self.health.clone(),
+            limits: Limits {
+                max_body_bytes: options.server.agent_max_body_bytes,
+                create_autostart: options.server.agent_create_autostart,
+                max_retries: options.server.worker_max_retries,
+                write_mode: options.write_mode(),
+            },
+            clock: self.clock.clone(),
+            ids: self.ids.clone(),
+            stop: shutdown.soft(),
+        };
+        let cors = Cors::parse(&options.server.cors_origins).unwrap_or(Cors::Listed(vec![]));
+        let edge = Edge {
+            ids: self.ids.clone(),
+            cors: Arc::new(cors),
+        };
+        routes::public(app, edge)
+    }
+
+    fn internal(&self, options: &Options, bound: SocketAddr) -> Router {
+        let access = Access::new(self.authenticator(&options.jwt), bound);
+        let service = &options.runtime.runtime_service_name;
+        tracing::info!(service, bind_addr = %bound, auth = access.word(), "runtime service listening");
+        routes::runtime::router(Runtime {
+            access: Arc::new(access),
+            identity: Arc::new(Identity {
+                service: service.clone(),
+                build_sha: options.runtime.runtime_build_sha.clone(),
+                started_at: Instant::now(),
+            }),
+            runs: RuntimeRuns::new(self.db.clone(), self.clock.clone(), self.ids.clone()),
+            delivery: self.delivery.clone(),
+            health: self.health.clone(),
+            write_mode: options.write_mode(),
+            max_body_bytes: options.runtime.runtime_max_body_bytes,
+            ids: self.ids.clone(),
+        })
+    }
+}
+
+async fn endless(task: impl Future<Output = ()>) -> Result<(), std::convert::Infallible> {
+    task.await;
+    Ok(())
+}
+
+impl Server {
+    /// Opens the listeners and begins to answer.
+    pub async fn start(options: &Options, shutdown: &Shutdown) -> Result<Self, StartError> {
+        bootstrap::telemetry::metrics();
+        let deadline = Instant::now() + Duration::from_secs(options.server.startup_timeout_seconds);
+        let parts = Parts::build(options, shutdown).await?;
+        let public = listener(options.serves_public(), &options.server.api_bind_addr, deadline).await?;
+        let internal = listener(
+            options.serves_internal(),
+            &options.runtime.runtime_bind_addr,
+            deadline,
+        )
+        .await?;
+        warn_of_ignored(options);
+        parts.spawn_background(options, shutdown);
+        let addr = |listener: &Option<TcpListener>| listener.as_ref().and_then(|own| own.local_addr().ok());
+        let (public_addr, internal_addr) = (addr(&public), addr(&internal));
+        if let (Some(listener), Some(bound)) = (internal, internal_addr) {
+            open(listener, parts.internal(options, bound), shutdown);
+        }
+        if let (Some(listener), Some(bound)) = (public, public_addr) {
+            tracing::info!(bind_addr = %bound, version = %options.server.version, "agent api listening");
+            open(listener, parts.public(options, shutdown), shutdown);
+        }
+        Ok(Self {
+            public: public_addr,
+            internal: internal_addr,
+            shutdown: shutdown.clone(),
+            store: StorePreparation {
+                db: parts.db,
+                migrate: options.server.db_auto_migrate,
+                deadline,
+            },
+            grace: Duration::from_secs(options.server.api_shutdown_grace_seconds),
+        })
+    }
+
+    /// Prepares the store, serves, drains; the exit code.
+    pub async fn run(self) -> u8 {
+        let soft = self.shutdown.soft();
+        let prepared = tokio::select! {
+            prepared = self.store.prepare() => prepared,
+            () = soft.cancelled() => Ok(()),
+        };
+        if let Err(error) = prepared {
+            tracing::error!(error = %chain(&error), "start failed");
+            self.shutdown.abort();
+            return error.exit_code();
+        }
+        let in_time = self.shutdown.drained(self.grace).await;
+        tracing::info!(in_time, "stopped");
+        if self.shutdown.crashed().is_some() {
+            exit::INTERNAL
+        } else {
+            exit::OK
+        }
+    }
+}
+
+async fn listener(wanted: bool, addr: &str, deadline: Instant) -> Result<Option<TcpListener>, StartError> {
+    if !wanted {
+        return Ok(None);
+    }
+    let bound = http::bind(addr, deadline.saturating_duration_since(Instant::now())).await;
+    bound
+        .map(Some)
+        .map_err(|error| StartError::Address(addr.to_owned(), error))
+}
+
+fn open(listener: TcpListener, router: Router, shutdown: &Shutdown) {
+    let (soft, hard) = (shutdown.soft(), shutdown.hard());
+    shutdown.track(http::serve(listener, router, HttpLimits::default(), soft, hard));
+}
+
+fn warn_of_ignored(options: &Options) {
+    let runtime = &options.runtime;
+    let given = [
+        ("RUNTIME_EVENT_LOG_PATH", runtime.runtime_event_log_path.is_some()),
+        (
+            "RUNTIME_CHECKPOINT_PATH",
+            runtime.runtime_checkpoint_path.is_some(),
+        ),
+    ];
+    let names: Vec<&str> = given
+        .iter()
+        .filter(|(_, given)| *given)
+        .map(|(name, _)| *name)
+        .collect();
+    if !names.is_empty() {
+        tracing::warn!(settings = names.join(", "), "setting ignored");
+    }
+}
+
+/// Brings the schema up to date, or checks it, until the deadline.
+#[derive(Debug)]
+struct StorePreparation {
+    db: Db,
+    migrate: bool,
+    deadline: Instant,
+}
+
+impl StorePreparation {
+    async fn prepare(&self) -> Result<(), StartError> {
+        loop {
+            let error = match self.try_once().await {
+                Err(StartError::Store(error)) => error,
+                decided => return decided,
+            };
+            if Instant::now() >= self.deadline {
+                return Err(StartError::Store(error));
+            }
+            tracing::warn!(error = %chain(&error), "database is not usable yet");
+            tokio::time::sleep(STORE_AGAIN).await;
+        }
+    }
+
+    async fn try_once(&self) -> Result<(), StartError> {
+        if self.migrate {
+            return match self.db.migrate().await {
+                Ok(report) => {
+                    tracing::info!(applied = report.applied.len(), "schema is current");
+                    Ok(())
+                }
+                Err(error) if is_transient(&error) => Err(StartError::Store(error)),
+                Err(error) => Err(StartError::Migration(error)),
+            };
+        }
+        match self.db.schema_is_current().await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(StartError::Schema),
+            Err(error) => Err(StartError::Store(error.into())),
+        }
+    }
+}
+
+fn is_transient(error: &MigrationError) -> bool {
+    use runs::StoreError::Unavailable;
+    match error {
+        MigrationError::Store(Unavailable(_)) => true,
+        MigrationError::Failed { source, .. } => matches!(source, Unavailable(_)),
+        _ => false,
+    }
+}

@@ -1,0 +1,127 @@
+//! What follows a commit: job into Redis, events to the channels, the old job out, a signal to the worker.
+//!
+//! The commit is the truth and is never undone. Everything here is a shortcut: what fails is repeated by the
+//! outbox relay and the reconcilers. So Redis may be away or hang: an answer waits for it at most [`PATIENCE`].
+
+use domain::{Event, Job, JobId, RunId};
+use futures::future::join;
+use queue::Queue;
+use runs::{Committed, Outbox};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// Longest wait of a request for Redis.
+const PATIENCE: Duration = Duration::from_millis(250);
+/// Between two rounds of the relay.
+const RELAY_INTERVAL: Duration = Duration::from_secs(3);
+/// Jobs younger than this are left to the request that made them.
+const RELAY_AGE: Duration = Duration::from_secs(2);
+/// Jobs per round of the relay.
+const RELAY_BATCH: u32 = 200;
+
+/// The way from a commit to Redis. Cheap clone.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// None without Redis settings (internal surface alone).
+    queue: Option<Queue>,
+    outbox: Outbox,
+}
+
+impl Delivery {
+    pub fn new(queue: Option<Queue>, outbox: Outbox) -> Self {
+        Self { queue, outbox }
+    }
+
+    fn usable(&self) -> Option<&Queue> {
+        self.queue.as_ref().filter(|queue| queue.is_connected())
+    }
+
+    /// After a command's commit. `signal`: tell the worker that holds the run to look at it now.
+    pub async fn deliver(&self, committed: &Committed, signal: bool) {
+        let Some(queue) = self.usable() else { return };
+        let signal = signal.then_some(committed.run.id);
+        let job = committed.enqueue.as_ref();
+        let work = join(
+            self.enqueue(queue, job),
+            announce(queue, &committed.events, committed.remove_job, signal),
+        );
+        if tokio::time::timeout(PATIENCE, work).await.is_err() {
+            tracing::warn!(run_id = %committed.run.id, "redis is slow, left to the relay");
+        }
+    }
+
+    /// Publishes events that need nothing else.
+    pub async fn publish(&self, events: &[Event]) {
+        let Some(queue) = self.usable() else {
+            metrics::counter!("runtime_publish_total", "result" => "error").increment(events.len() as u64);
+            return;
+        };
+        let published = tokio::time::timeout(PATIENCE, queue.publish(events)).await;
+        let result = if matches!(published, Ok(Ok(()))) {
+            "ok"
+        } else {
+            "error"
+        };
+        metrics::counter!("runtime_publish_total", "result" => result).increment(events.len() as u64);
+    }
+
+    async fn enqueue(&self, queue: &Queue, job: Option<&Job>) {
+        let Some(job) = job else { return };
+        match queue.push(job).await {
+            Ok(_) => self.note_sent(job.job_id).await,
+            Err(error) => {
+                tracing::warn!(run_id = %job.run_id, error = %crate::error::chain(&error), "push failed")
+            }
+        }
+    }
+
+    async fn note_sent(&self, job: JobId) {
+        if let Err(error) = self.outbox.sent(&[job]).await {
+            tracing::warn!(job_id = %job, error = %crate::error::chain(&error), "outbox could not be marked");
+        }
+    }
+
+    /// Pushes what requests could not, until `stop` fires.
+    pub async fn relay(self, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(RELAY_INTERVAL) => {}
+                () = stop.cancelled() => return,
+            }
+            let Some(queue) = self.usable() else { continue };
+            match self.outbox.due(RELAY_AGE, RELAY_BATCH).await {
+                Ok(jobs) => self.push_all(queue, &jobs).await,
+                Err(error) => {
+                    tracing::warn!(error = %crate::error::chain(&error), "outbox could not be read")
+                }
+            }
+        }
+    }
+
+    async fn push_all(&self, queue: &Queue, jobs: &[Job]) {
+        for job in jobs {
+            match queue.push(job).await {
+                Ok(_) => self.note_sent(job.job_id).await,
+                Err(error) => {
+                    tracing::warn!(error = %crate::error::chain(&error), "relay stopped for now");
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Control signal first: the sooner a tool is stopped the better.
+async fn announce(queue: &Queue, events: &[Event], job: Option<JobId>, signal: Option<RunId>) {
+    let mut faults = vec![];
+    if let Some(run) = signal {
+        faults.extend(queue.signal(run).await.err());
+    }
+    faults.extend(queue.publish(events).await.err());
+    if let Some(job) = job {
+        faults.extend(queue.remove(&job).await.err());
+    }
+    for fault in faults {
+        tracing::warn!(error = %crate::error::chain(&fault), "could not be announced");
+    }
+}

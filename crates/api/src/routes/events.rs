@@ -1,0 +1,79 @@
+//! `GET /agent/run/{run_id}/events`: a page as JSON, or the named stream when the client accepts SSE.
+
+use super::stream;
+use crate::auth::{Principal, User};
+use crate::error::Problem;
+use crate::extract::{Fields, Query, RunPath};
+use crate::state::App;
+use crate::stream::frames::Form;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use domain::RunId;
+use domain::wire::named_data;
+use http::{HeaderMap, header};
+use runs::reader::RunParts;
+use serde_json::{Value, json};
+
+const DEFAULT_LIMIT: u32 = 50;
+const MAX_LIMIT: i64 = 1000;
+
+pub async fn events(
+    State(app): State<App>,
+    User(principal): User,
+    RunPath(run): RunPath,
+    query: Query,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    if accepts_sse(&headers) {
+        return stream::open(&app, &principal, run, &headers, (&query, Form::Named)).await;
+    }
+    page(&app, &principal, run, &query).await
+}
+
+fn accepts_sse(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(header::ACCEPT);
+    accepted.iter().any(|value| {
+        value
+            .to_str()
+            .is_ok_and(|text| text.to_ascii_lowercase().contains("text/event-stream"))
+    })
+}
+
+async fn page(app: &App, caller: &Principal, run: RunId, query: &Query) -> Result<Response, Problem> {
+    let mut fields = Fields::of_query(query);
+    let since = fields.time("since");
+    let after = fields.int("after", 0..=i64::MAX).unwrap_or(0);
+    let limit = fields
+        .int("limit", 1..=MAX_LIMIT)
+        .map_or(DEFAULT_LIMIT, |limit| limit as u32);
+    fields.finish()?;
+    let head = app.head(caller, run).await?;
+    let start = match since {
+        Some(since) => app.reader.sequence_at(run, since).await?.max(after),
+        None => after,
+    };
+    let row = app.reader.run(run).await?.ok_or_else(Problem::run_not_found)?;
+    let events = app.reader.events_after(run, start, limit).await?;
+    let shown = |event: &domain::Event| {
+        let (name, data) = named_data(event);
+        json!({"seq": event.seq, "event": name, "data": data})
+    };
+    let body = json!({
+        "run": brief(&row),
+        "steps": app.reader.parts(run, RunParts::Steps, i64::from(limit)).await?,
+        "messages": app.reader.parts(run, RunParts::Messages, i64::from(limit)).await?,
+        "events": events.iter().map(shown).collect::<Vec<_>>(),
+        "last_seq": head.last_seq.max(events.last().map_or(0, |event| event.seq)),
+    });
+    Ok(axum::Json(body).into_response())
+}
+
+fn brief(row: &Value) -> Value {
+    json!({
+        "id": row["id"],
+        "status": row["status"],
+        "current_phase": row["current_phase"],
+        "plan": row["plan"],
+        "error_message": row["error_message"],
+    })
+}

@@ -1,0 +1,313 @@
+//! `POST /agent/execute`: one body, nine actions.
+
+use crate::auth::{Principal, User, idempotency_key};
+use crate::edge::Trace;
+use crate::error::Problem;
+use crate::extract::{Fields, FromFields, Json, parse_run_id};
+use crate::state::App;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use domain::canonical::{canonical, sha256_hex};
+use domain::{Command, JobId, MessageId, Rejection, RunId, RunStatus, UserId};
+use http::HeaderMap;
+use runs::reader::BadCursor;
+use runs::{CommandError, Committed, Created, IdempotencyKey, NewRun, RunListQuery};
+use serde_json::{Value, json};
+
+/// Runs per page of `list`, unless asked otherwise.
+const DEFAULT_LIST_LIMIT: u32 = 20;
+const MAX_LIST_LIMIT: i64 = 100;
+
+/// The body; which fields matter depends on the action.
+#[derive(Debug)]
+pub struct Execute {
+    action: String,
+    run_id: Option<String>,
+    prompt: Option<String>,
+    project_id: Option<String>,
+    user_input: Option<String>,
+    connector_ids: Vec<String>,
+    auto_start: Option<bool>,
+    priority: u8,
+    status: Option<String>,
+    limit: u32,
+    cursor: Option<String>,
+}
+
+impl FromFields for Execute {
+    fn read(fields: &mut Fields) -> Self {
+        Self {
+            action: fields.required_text("action"),
+            run_id: fields.text("run_id"),
+            prompt: fields.text("prompt"),
+            project_id: fields.text("project_id"),
+            user_input: fields.text("user_input"),
+            connector_ids: fields.texts("connector_ids"),
+            auto_start: fields.flag("auto_start"),
+            priority: fields.int("priority", 0..=9).unwrap_or(0) as u8,
+            status: fields.text("status"),
+            limit: fields
+                .int("limit", 1..=MAX_LIST_LIMIT)
+                .map_or(DEFAULT_LIST_LIMIT, |limit| limit as u32),
+            cursor: fields.text("cursor"),
+        }
+    }
+}
+
+/// A caller and the trace of the request: what every action needs.
+struct Call<'a> {
+    app: &'a App,
+    caller: &'a Principal,
+    trace: &'a Trace,
+}
+
+/// The handler.
+pub async fn execute(
+    State(app): State<App>,
+    User(principal): User,
+    trace: Trace,
+    headers: HeaderMap,
+    Json {
+        fields: request,
+        whole,
+    }: Json<Execute>,
+) -> Result<Response, Problem> {
+    let call = Call {
+        app: &app,
+        caller: &principal,
+        trace: &trace,
+    };
+    let answer = match request.action.as_str() {
+        "create" => call.create(request, stored_key(&headers, &whole)?).await?,
+        "list" => call.list(&request).await?,
+        "start" => call.start(request.named_run()?).await?,
+        "stop" | "cancel" => call.stop(request.named_run()?).await?,
+        "pause" => call.pause(request.named_run()?).await?,
+        "resume" => call.resume(request.named_run()?, request.user_input).await?,
+        "retry" => {
+            call.retry(request.named_run()?, stored_key(&headers, &whole)?)
+                .await?
+        }
+        "status" => call.status(request.named_run()?).await?,
+        unknown => {
+            return Err(Problem::bad_request(
+                "unknown_action",
+                format!("Unknown action: {unknown}"),
+            ));
+        }
+    };
+    Ok(axum::Json(answer).into_response())
+}
+
+/// The key with the hash of the body it belongs to; the order of the body's members does not matter.
+fn stored_key(headers: &HeaderMap, whole: &Value) -> Result<Option<IdempotencyKey>, Problem> {
+    let key = idempotency_key(headers)?;
+    Ok(key.map(|key| IdempotencyKey {
+        key,
+        request_hash: sha256_hex(&canonical(whole)),
+    }))
+}
+
+impl Execute {
+    fn named_run(&self) -> Result<RunId, Problem> {
+        match self.run_id.as_deref().map(str::trim) {
+            None | Some("") => {
+                let detail = format!("run_id is required for {} action", self.action);
+                Err(Problem::bad_request("run_id_required", detail))
+            }
+            Some(text) => parse_run_id(text),
+        }
+    }
+}
+
+/// What every success has.
+fn answer(run: RunId, status: RunStatus, message: &str, plan: Option<&Value>) -> Value {
+    json!({"run_id": run, "status": status, "message": message, "plan": plan})
+}
+
+/// A refused command in the words of the contract.
+fn refused(error: CommandError) -> Problem {
+    match error {
+        CommandError::Rejected(Rejection::Transition { action, status }) => {
+            let detail = format!("Cannot {action} run in status: {status}");
+            Problem::bad_request("invalid_transition", detail)
+        }
+        other => other.into(),
+    }
+}
+
+impl Call<'_> {
+    fn user(&self) -> &UserId {
+        &self.caller.user_id
+    }
+
+    async fn create(&self, request: Execute, key: Option<IdempotencyKey>) -> Result<Value, Problem> {
+        let prompt = request.prompt.filter(|prompt| !prompt.trim().is_empty());
+        let prompt = prompt.ok_or_else(|| Problem::bad_request("prompt_required", "Prompt is required"))?;
+        self.app.may_write()?;
+        let limits = &self.app.limits;
+        let new = NewRun {
+            user_id: self.user().clone(),
+            prompt,
+            connector_ids: request.connector_ids,
+            project_id: request.project_id,
+            priority: request.priority,
+            auto_start: request.auto_start.unwrap_or(limits.create_autostart),
+            retry_of: None,
+            traceparent: self.trace.traceparent.clone(),
+            max_retries: limits.max_retries,
+        };
+        let created = self.app.orchestration.create(new, key).await?;
+        Ok(self.created(created).await)
+    }
+
+    async fn retry(&self, run: RunId, key: Option<IdempotencyKey>) -> Result<Value, Problem> {
+        self.app.may_write()?;
+        let job = (self.trace.traceparent.as_str(), self.app.limits.max_retries);
+        let retried = self.app.orchestration.retry(self.user(), run, key, job).await;
+        Ok(self.created(retried.map_err(refused)?).await)
+    }
+
+    async fn created(&self, created: Created) -> Value {
+        let committed = match created {
+            Created::Replayed { answer } => return answer,
+            Created::New(committed) => committed,
+        };
+        self.app.delivery.deliver(&committed, false).await;
+        let message = match committed.run.status {
+            RunStatus::Created => "Agent run created",
+            _ => "Agent run created and queued for processing",
+        };
+        answer(committed.run.id, committed.run.status, message, None)
+    }
+
+    /// Runs a command and delivers what it led to.
+    async fn command(&self, run: RunId, command: Command) -> Result<Committed, CommandError> {
+        let traceparent = &self.trace.traceparent;
+        let signal = matches!(command, Command::Stop | Command::Pause);
+        let orchestration = &self.app.orchestration;
+        let committed = orchestration
+            .command(self.user(), run, command, traceparent)
+            .await?;
+        self.app.delivery.deliver(&committed, signal).await;
+        Ok(committed)
+    }
+
+    /// As [`Call::command`], answered with the new status and the plan there is.
+    async fn change(&self, run: RunId, command: Command, message: &str) -> Result<Value, Problem> {
+        self.app.may_write()?;
+        let committed = self.command(run, command).await.map_err(refused)?;
+        let plan = self.plan(run).await?;
+        Ok(answer(run, committed.run.status, message, Some(&plan)))
+    }
+
+    async fn start(&self, run: RunId) -> Result<Value, Problem> {
+        self.app.may_write()?;
+        let command = Command::Start {
+            job_id: self.job_id(),
+        };
+        match self.command(run, command).await {
+            Ok(committed) => {
+                let message = "Agent execution queued for processing";
+                Ok(answer(run, committed.run.status, message, None))
+            }
+            Err(CommandError::Rejected(Rejection::AlreadyRunning(status))) => {
+                let plan = self.plan(run).await?;
+                Ok(answer(
+                    run,
+                    status,
+                    &format!("Run is already {status}"),
+                    Some(&plan),
+                ))
+            }
+            Err(other) => Err(refused(other)),
+        }
+    }
+
+    async fn stop(&self, run: RunId) -> Result<Value, Problem> {
+        self.change(run, Command::Stop, "Agent execution stopped").await
+    }
+
+    async fn pause(&self, run: RunId) -> Result<Value, Problem> {
+        self.change(run, Command::Pause, "Agent execution paused").await
+    }
+
+    async fn resume(&self, run: RunId, user_input: Option<String>) -> Result<Value, Problem> {
+        let given = user_input.filter(|text| !text.is_empty());
+        let command = Command::Resume {
+            user_input: given.map(|text| (MessageId(self.app.ids.uuid()), text)),
+            job_id: self.job_id(),
+        };
+        self.change(run, command, "Agent execution resumed").await
+    }
+
+    fn job_id(&self) -> JobId {
+        JobId(self.app.ids.uuid())
+    }
+
+    async fn plan(&self, run: RunId) -> Result<Value, Problem> {
+        let row = self.app.reader.run(run).await?;
+        Ok(row.map_or(Value::Null, |mut row| row["plan"].take()))
+    }
+
+    async fn status(&self, run: RunId) -> Result<Value, Problem> {
+        self.app.head(self.caller, run).await?;
+        let (row, progress) = (
+            self.app.reader.run(run).await?,
+            self.app.reader.progress(run).await?,
+        );
+        let row = row.ok_or_else(Problem::run_not_found)?;
+        let status = row["status"].as_str().unwrap_or_default();
+        Ok(json!({
+            "run_id": run,
+            "status": status,
+            "message": format!("Run is {status}"),
+            "plan": row["plan"],
+            "progress": progress,
+            "retry_of": row["retry_of"],
+            "error_message": row["error_message"],
+        }))
+    }
+
+    async fn list(&self, request: &Execute) -> Result<Value, Problem> {
+        let status = wanted_status(request.status.as_deref())?;
+        let query = RunListQuery {
+            status,
+            limit: request.limit,
+            cursor: request.cursor.clone(),
+        };
+        let page = match self.app.reader.list(self.user(), &query).await {
+            Ok(page) => page,
+            Err(BadCursor::Cursor) => {
+                return Err(field_fault("cursor", "Input should be a cursor of this list"));
+            }
+            Err(BadCursor::Store(error)) => return Err(error.into()),
+        };
+        Ok(json!({
+            "run_id": null,
+            "status": "ok",
+            "message": format!("{} runs", page.runs.len()),
+            "plan": null,
+            "runs": page.runs,
+            "next_cursor": page.next_cursor,
+        }))
+    }
+}
+
+fn wanted_status(name: Option<&str>) -> Result<Option<RunStatus>, Problem> {
+    let Some(name) = name.filter(|name| !name.is_empty()) else {
+        return Ok(None);
+    };
+    let status = RunStatus::parse(name);
+    status
+        .map(Some)
+        .ok_or_else(|| field_fault("status", "Input should be a run status"))
+}
+
+fn field_fault(field: &str, msg: &str) -> Problem {
+    Problem::validation(vec![crate::error::FieldFault {
+        loc: vec!["body".to_owned(), field.to_owned()],
+        msg: msg.to_owned(),
+        kind: "value_error",
+    }])
+}

@@ -1,0 +1,57 @@
+//! `GET /agent/logs`: polling, or the default stream with `mode=stream`.
+
+use super::stream;
+use crate::auth::{Principal, User};
+use crate::error::Problem;
+use crate::extract::{Fields, Query, parse_run_id};
+use crate::state::App;
+use crate::stream::frames::Form;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use domain::RunId;
+use http::HeaderMap;
+use runs::LogQuery;
+use serde_json::json;
+
+const DEFAULT_LIMIT: u32 = 100;
+const MAX_LIMIT: i64 = 1000;
+
+pub async fn logs(
+    State(app): State<App>,
+    User(principal): User,
+    query: Query,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let mut fields = Fields::of_query(&query);
+    let run = fields.required_text("run_id");
+    let mode = fields.text("mode").unwrap_or_else(|| "polling".to_owned());
+    fields.finish()?;
+    let run = parse_run_id(run.trim())?;
+    match mode.as_str() {
+        "stream" | "streaming" => {
+            stream::open(&app, &principal, run, &headers, (&query, Form::Default)).await
+        }
+        "polling" => poll(&app, &principal, run, &query).await,
+        other => {
+            app.head(&principal, run).await?;
+            let detail = format!("Invalid mode: {other}. Use 'polling' or 'stream'");
+            Err(Problem::bad_request("invalid_mode", detail))
+        }
+    }
+}
+
+async fn poll(app: &App, caller: &Principal, run: RunId, query: &Query) -> Result<Response, Problem> {
+    let mut fields = Fields::of_query(query);
+    let wanted = LogQuery {
+        since: fields.time("since"),
+        after: fields.int("after", 0..=i64::MAX),
+        limit: fields
+            .int("limit", 1..=MAX_LIMIT)
+            .map_or(DEFAULT_LIMIT, |limit| limit as u32),
+    };
+    fields.finish()?;
+    app.head(caller, run).await?;
+    let page = app.reader.logs(run, wanted).await?;
+    let body = json!({"logs": page.logs, "has_more": page.has_more, "next_cursor": page.next_cursor});
+    Ok(axum::Json(body).into_response())
+}

@@ -1,0 +1,44 @@
+//! Request id, log lines and metrics of the internal surface; a panic is a 500 of its shape.
+
+use super::Runtime;
+use super::refusal::Refusal;
+use crate::edge::{Trace, X_REQUEST_ID, known};
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures::FutureExt as _;
+use http::HeaderValue;
+use std::panic::AssertUnwindSafe;
+use tokio::time::Instant;
+
+/// The middleware.
+pub async fn handle(State(runtime): State<Runtime>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let trace = Trace::of(request.headers(), &*runtime.ids);
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    tracing::info!(method = %method, path = %path, request_id = %trace.request_id, "request_started");
+    let called = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+    let mut response = called.unwrap_or_else(|_| {
+        tracing::error!(request_id = %trace.request_id, "handler panicked");
+        Refusal::internal().into_response()
+    });
+    if let Ok(value) = HeaderValue::from_str(&trace.request_id) {
+        response.headers_mut().insert(X_REQUEST_ID, value);
+    }
+    let status = response.status().as_u16();
+    let elapsed = started.elapsed().as_secs_f64();
+    let route = route.as_ref().map_or("unmatched", MatchedPath::as_str).to_owned();
+    let method_label = known(&method);
+    let labels = [
+        ("route", route.clone()),
+        ("method", method_label.to_owned()),
+        ("status_class", format!("{}xx", status / 100)),
+    ];
+    metrics::counter!("runtime_http_requests_total", &labels).increment(1);
+    metrics::histogram!("runtime_http_request_duration_seconds", "route" => route, "method" => method_label)
+        .record(elapsed);
+    tracing::info!(method = %method, path = %path, status_code = status, duration_ms = elapsed * 1e3,
+        request_id = %trace.request_id, "request_completed");
+    response
+}

@@ -1,0 +1,74 @@
+//! `POST /agent/status`: one run with the lists asked for.
+
+use crate::auth::User;
+use crate::error::Problem;
+use crate::extract::{Fields, FromFields, Json, parse_run_id};
+use crate::state::App;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use domain::RunId;
+use runs::reader::RunParts;
+use serde_json::{Value, json};
+
+const MAX_LIMIT: i64 = 1000;
+
+/// The body; a list not included is `None`.
+#[derive(Debug)]
+pub struct Wanted {
+    run_id: String,
+    steps: Option<i64>,
+    messages: Option<i64>,
+    artifacts: Option<i64>,
+    logs: Option<i64>,
+}
+
+impl FromFields for Wanted {
+    fn read(fields: &mut Fields) -> Self {
+        Self {
+            run_id: fields.required_text("run_id"),
+            steps: list(fields, "include_steps", "steps_limit", 50),
+            messages: list(fields, "include_messages", "messages_limit", 100),
+            artifacts: list(fields, "include_artifacts", "artifacts_limit", 50),
+            logs: list(fields, "include_logs", "logs_limit", 100),
+        }
+    }
+}
+
+/// The limit, if the list is wanted.
+fn list(fields: &mut Fields, include: &str, limit: &str, default: i64) -> Option<i64> {
+    let include = fields.flag(include).unwrap_or(false);
+    let limit = fields.int(limit, 1..=MAX_LIMIT).unwrap_or(default);
+    include.then_some(limit)
+}
+
+pub async fn status(
+    State(app): State<App>,
+    User(principal): User,
+    Json { fields: wanted, .. }: Json<Wanted>,
+) -> Result<Response, Problem> {
+    let run = parse_run_id(wanted.run_id.trim())?;
+    app.head(&principal, run).await?;
+    let row = app.reader.run(run).await?.ok_or_else(Problem::run_not_found)?;
+    let progress = app.reader.progress(run).await?;
+    let body = json!({
+        "run": row,
+        "progress": progress,
+        "steps": part(&app, run, RunParts::Steps, wanted.steps).await?,
+        "messages": part(&app, run, RunParts::Messages, wanted.messages).await?,
+        "artifacts": part(&app, run, RunParts::Artifacts, wanted.artifacts).await?,
+        "logs": part(&app, run, RunParts::Logs, wanted.logs).await?,
+    });
+    Ok(axum::Json(body).into_response())
+}
+
+async fn part(
+    app: &App,
+    run: RunId,
+    part: RunParts,
+    limit: Option<i64>,
+) -> Result<Option<Vec<Value>>, Problem> {
+    match limit {
+        Some(limit) => Ok(Some(app.reader.parts(run, part, limit).await?)),
+        None => Ok(None),
+    }
+}

@@ -1,0 +1,107 @@
+//! The SSE routes: ownership, cursor table, headers; everything after the first byte is [`crate::stream`]'s.
+
+use crate::auth::{Principal, User};
+use crate::error::Problem;
+use crate::extract::{Query, RunPath};
+use crate::state::App;
+use crate::stream::Viewer;
+use crate::stream::cursor::{self, Asked, Head, Opening};
+use crate::stream::frames::Form;
+use crate::stream::viewer::Setting;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use domain::RunId;
+use futures::StreamExt as _;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+
+/// `GET /agent/logs/{run_id}/stream`.
+pub async fn default_form(
+    State(app): State<App>,
+    User(principal): User,
+    RunPath(run): RunPath,
+    query: Query,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    open(&app, &principal, run, &headers, (&query, Form::Default)).await
+}
+
+/// `GET /agent/run/{run_id}/stream`.
+pub async fn named_form(
+    State(app): State<App>,
+    User(principal): User,
+    RunPath(run): RunPath,
+    query: Query,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    open(&app, &principal, run, &headers, (&query, Form::Named)).await
+}
+
+/// Opens a stream, or answers what the cursor table says.
+pub async fn open(
+    app: &App,
+    caller: &Principal,
+    run: RunId,
+    headers: &HeaderMap,
+    (query, form): (&Query, Form),
+) -> Result<Response, Problem> {
+    let asked = Asked::parse(headers, query)?;
+    let found = app.head(caller, run).await?;
+    let head = Head {
+        last_seq: found.last_seq,
+        finished: found.status.is_final(),
+    };
+    let not_newer = match asked.since {
+        Some(since) => app.reader.sequence_at(run, since).await?,
+        None => 0,
+    };
+    match asked.open(head, not_newer) {
+        Opening::Nothing => Ok(StatusCode::NO_CONTENT.into_response()),
+        Opening::Ahead => Err(cursor::ahead()),
+        Opening::After(seq) => Ok(stream(app, run, seq, form).await),
+    }
+}
+
+async fn stream(app: &App, run: RunId, after: i64, form: Form) -> Response {
+    let setting = Setting {
+        form,
+        pace: app.pace,
+        clock: app.clock.clone(),
+        stop: app.stop.clone(),
+    };
+    let attached = app.tails.attach(run).await;
+    let viewer = Viewer::new(attached, after, setting);
+    let counted = Counted::new();
+    let frames = viewer.into_stream().inspect(move |_| counted.touch());
+    let mut response = Response::new(Body::from_stream(frames));
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/event-stream"),
+    );
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("keep-alive"));
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    response
+}
+
+/// `agent_sse_connections`: counts a stream for as long as its body lives.
+struct Counted;
+
+impl Counted {
+    fn new() -> Self {
+        metrics::gauge!("agent_sse_connections").increment(1.0);
+        Self
+    }
+
+    /// Keeps the guard inside the stream's closure.
+    fn touch(&self) {
+        let Self = self;
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        metrics::gauge!("agent_sse_connections").decrement(1.0);
+    }
+}

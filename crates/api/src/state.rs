@@ -1,0 +1,68 @@
+//! What handlers work with: small parts, each of which is a cheap clone.
+
+use crate::auth::{Authenticator, INTERNAL_SCOPE, Principal};
+use crate::config::WriteMode;
+use crate::delivery::Delivery;
+use crate::error::Problem;
+use crate::health::Health;
+use crate::ports::{RedisBus, RunEvents};
+use crate::stream::{Pace, Tails};
+use domain::run::Origin;
+use domain::{Clock, Ids, RunId};
+use runs::{Orchestration, Reader, RunHead};
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// Limits of requests.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    pub max_body_bytes: usize,
+    /// `create` enqueues unless the request says otherwise.
+    pub create_autostart: bool,
+    /// Retries of a new run.
+    pub max_retries: u32,
+    pub write_mode: WriteMode,
+}
+
+/// The parts of the public surface.
+#[derive(Debug, Clone)]
+pub struct App {
+    pub auth: Authenticator,
+    pub orchestration: Orchestration,
+    pub reader: Reader,
+    pub delivery: Delivery,
+    pub queue: Option<queue::Queue>,
+    pub tails: Tails<RunEvents, RedisBus>,
+    pub pace: Pace,
+    pub health: Health,
+    pub limits: Limits,
+    pub clock: Arc<dyn Clock>,
+    pub ids: Arc<dyn Ids>,
+    /// Fires when the process shuts down.
+    pub stop: CancellationToken,
+}
+
+impl App {
+    /// Where a run of this caller stands; 404 for an unknown one and for somebody else's alike. A run made on the
+    /// internal surface without an owner is seen by internal callers only.
+    pub async fn head(&self, caller: &Principal, run: RunId) -> Result<RunHead, Problem> {
+        let head = self.reader.head(run).await?.ok_or_else(Problem::run_not_found)?;
+        let seen = match &head.user_id {
+            Some(owner) => *owner == caller.user_id,
+            None => head.origin == Origin::Runtime && caller.has_scope(INTERNAL_SCOPE),
+        };
+        if seen {
+            Ok(head)
+        } else {
+            Err(Problem::run_not_found())
+        }
+    }
+
+    /// Writing actions are refused while another authority writes.
+    pub fn may_write(&self) -> Result<(), Problem> {
+        if self.limits.write_mode.may_write() {
+            return Ok(());
+        }
+        Err(Problem::unavailable())
+    }
+}
