@@ -1,1 +1,30 @@
-//! placeholder
+//! The worker process: from a job in Redis to a finished run in Postgres.
+//!
+//! | module | owns |
+//! | --- | --- |
+//! | [`intake`] | permit, claim, task |
+//! | [`job_processor`], [`settle`] | one job from claim to settlement |
+//! | [`log`] | the agent's run log over the authority, fenced by the claim's epoch |
+//! | [`lease`], [`held`], [`obey`] | renewal from a thread of its own, cancellation of what is lost or stopped |
+//! | [`upkeep`] | sweeps, outbox relay, reconciler, time limits |
+//! | [`model`], [`workspace`], [`sandbox`] | adapters of the agent's ports |
+//! | [`health`], [`check`] | what operators and probes ask |
+//! | [`config`], [`app`] | settings; build, run, drain |
+
+pub mod app;
+pub mod backoff;
+pub mod check;
+pub mod config;
+pub mod health;
+pub mod held;
+pub mod intake;
+pub mod job_processor;
+pub mod lease;
+pub mod log;
+pub mod model;
+pub mod obey;
+pub mod sandbox;
+pub mod settle;
+pub mod snapshot;
+pub mod upkeep;
+pub mod workspace;

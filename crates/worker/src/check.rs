@@ -1,0 +1,82 @@
+//! `agent-worker check`: one line per dependency, told with what was tried and what to do.
+
+use crate::config::{Options, Target};
+use crate::log::with_sources;
+use crate::workspace::Workspaces;
+use domain::SystemClock;
+use queue::Queue;
+use runs::Db;
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+const ALL: [Target; 4] = [Target::Postgres, Target::Redis, Target::S3, Target::Model];
+/// Longest time of one check.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// Runs the checks; `true`: all fine.
+pub async fn run(options: &Options, what: &[Target]) -> bool {
+    let what = if what.is_empty() { &ALL[..] } else { what };
+    let mut fine = true;
+    for target in what {
+        let result = tokio::time::timeout(LIMIT, one(options, *target)).await;
+        let result = result.unwrap_or_else(|_| Err(format!("no answer within {} s", LIMIT.as_secs())));
+        fine &= result.is_ok();
+        let name = format!("{target:?}").to_lowercase();
+        let line = match result {
+            Ok(said) => format!("{name}: ok ({said})"),
+            Err(fault) => format!("{name}: FAILED: {fault}"),
+        };
+        // Nothing is left to do when stdout is gone.
+        writeln!(std::io::stdout(), "{line}").unwrap_or_default();
+    }
+    fine
+}
+
+async fn one(options: &Options, target: Target) -> Result<String, String> {
+    match target {
+        Target::Postgres => {
+            let db = Db::connect(&options.db).map_err(|error| with_sources(&error))?;
+            db.ping().await.map_err(|error| with_sources(&error))?;
+            match db.schema_is_current().await {
+                Ok(true) => Ok("schema is current".to_owned()),
+                Ok(false) => Err("the schema is older than this program: run `agent-api migrate`".to_owned()),
+                Err(error) => Err(with_sources(&error)),
+            }
+        }
+        Target::Redis => {
+            let queue = Queue::connect(&options.redis)
+                .await
+                .map_err(|error| with_sources(&error))?;
+            until_connected(&queue).await.map(|()| "PING answered".to_owned())
+        }
+        Target::S3 => {
+            let workspaces = Workspaces::from_options(&options.s3);
+            if !workspaces.is_configured() {
+                return Err("not configured: set S3_ACCESS_KEY and S3_SECRET_KEY".to_owned());
+            }
+            workspaces.check().await.map_err(|error| with_sources(&error))?;
+            Ok(format!("bucket {} answers", options.s3.s3_workspace_bucket))
+        }
+        Target::Model => {
+            let model = options
+                .model
+                .connect(Arc::new(SystemClock))
+                .map_err(|error| with_sources(&error))?;
+            model.check().await?;
+            Ok(model.describe())
+        }
+    }
+}
+
+async fn until_connected(queue: &Queue) -> Result<(), String> {
+    let mut last = String::new();
+    for _ in 0..8 {
+        match queue.ping().await {
+            Ok(()) => return Ok(()),
+            Err(error) => last = with_sources(&error),
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    Err(last)
+}

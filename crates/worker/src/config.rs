@@ -1,0 +1,215 @@
+//! Settings of `agent-worker`.
+
+use crate::backoff::Backoff;
+use crate::log::with_sources;
+use crate::model::{ModelOptions, SetupError};
+use crate::sandbox::SandboxOptions;
+use crate::workspace::S3Options;
+use agent::supervisor::Limits;
+use bootstrap::{Faults, Validate};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use domain::SystemClock;
+use queue::RedisOptions;
+use runs::{Db, DbOptions};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Runs jobs: plans, calls tools, writes every event.
+#[derive(Debug, Parser)]
+#[command(
+    name = "agent-worker",
+    version,
+    after_help = "Example: DATABASE_URL=… REDIS_URL=… LLM_PRIMARY_PROVIDER=scripted agent-worker"
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub options: Options,
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Try what the worker depends on; one line per check, exit 0 when all are fine, else 1.
+    Check {
+        /// Which checks [default: all].
+        what: Vec<Target>,
+    },
+}
+
+/// Something `check` can try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Target {
+    Postgres,
+    Redis,
+    S3,
+    Model,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Options {
+    #[command(flatten)]
+    pub db: DbOptions,
+    #[command(flatten)]
+    pub redis: RedisOptions,
+    #[command(flatten)]
+    pub s3: S3Options,
+    #[command(flatten)]
+    pub model: ModelOptions,
+    #[command(flatten)]
+    pub sandbox: SandboxOptions,
+    #[command(flatten)]
+    pub worker: WorkerOptions,
+    #[command(flatten)]
+    pub agent: AgentOptions,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct WorkerOptions {
+    /// Address of the admin listener: /healthz, /readyz, /metrics.
+    #[arg(long, env = "WORKER_ADMIN_ADDR", default_value = "127.0.0.1:9090")]
+    pub worker_admin_addr: String,
+    /// Jobs at a time.
+    #[arg(long, env = "WORKER_CONCURRENCY", default_value_t = 4)]
+    pub worker_concurrency: u32,
+    /// Longest blocking wait for a job, in seconds.
+    #[arg(long, env = "WORKER_JOB_TIMEOUT", default_value_t = 5)]
+    pub worker_job_timeout: u64,
+    /// A held job's lease, in seconds.
+    #[arg(long, env = "WORKER_LEASE_SECONDS", default_value_t = 9)]
+    pub worker_lease_seconds: u64,
+    /// Seconds between two renewals of the leases.
+    #[arg(long, env = "WORKER_HEARTBEAT_SECONDS", default_value_t = 3)]
+    pub worker_heartbeat_seconds: u64,
+    /// Lost workers in a row after which a job is buried as poison.
+    #[arg(long, env = "WORKER_MAX_CRASHES", default_value_t = 3)]
+    pub worker_max_crashes: u32,
+    /// Largest delay before the first retry, in milliseconds; doubles with each.
+    #[arg(long, env = "WORKER_RETRY_BASE_MS", default_value_t = 1000)]
+    pub worker_retry_base_ms: u64,
+    /// Largest delay before any retry, in milliseconds.
+    #[arg(long, env = "WORKER_RETRY_CAP_MS", default_value_t = 60_000)]
+    pub worker_retry_cap_ms: u64,
+    /// Seconds a running step may go on after SIGTERM.
+    #[arg(long, env = "WORKER_SHUTDOWN_GRACE_SECONDS", default_value_t = 25)]
+    pub worker_shutdown_grace_seconds: u64,
+    /// Seconds to wait for Postgres and the listen address at start.
+    #[arg(long, env = "STARTUP_TIMEOUT_SECONDS", default_value_t = 30)]
+    pub startup_timeout_seconds: u64,
+    /// Apply the database schema at start.
+    #[arg(long, env = "DB_AUTO_MIGRATE", default_value_t = true, action = clap::ArgAction::Set)]
+    pub db_auto_migrate: bool,
+    /// Log level or filter.
+    #[arg(long, env = "LOG_LEVEL", default_value = "info")]
+    pub log_level: String,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct AgentOptions {
+    /// Working time of a run, in seconds; waiting and paused time is not counted.
+    #[arg(long, env = "AGENT_RUN_TIMEOUT_SECONDS", default_value_t = 3600)]
+    pub agent_run_timeout_seconds: u64,
+    /// Longest wait for the user, in seconds.
+    #[arg(long, env = "AGENT_WAITING_TIMEOUT_SECONDS", default_value_t = 86_400)]
+    pub agent_waiting_timeout_seconds: u64,
+    /// Turns of a run.
+    #[arg(long, env = "AGENT_MAX_ITERATIONS", default_value_t = 50)]
+    pub agent_max_iterations: u32,
+    /// Failing steps in a row.
+    #[arg(long, env = "AGENT_MAX_CONSECUTIVE_FAILURES", default_value_t = 5)]
+    pub agent_max_consecutive_failures: u32,
+    /// Charge settled steps to the users' balances.
+    #[arg(long, env = "CREDITS_ENFORCED", default_value_t = false, action = clap::ArgAction::Set)]
+    pub credits_enforced: bool,
+}
+
+impl AgentOptions {
+    pub fn limits(&self) -> Limits {
+        Limits {
+            max_turns: self.agent_max_iterations,
+            max_failures: self.agent_max_consecutive_failures,
+        }
+    }
+}
+
+impl WorkerOptions {
+    pub fn lease(&self) -> Duration {
+        Duration::from_secs(self.worker_lease_seconds)
+    }
+
+    pub fn heartbeat(&self) -> Duration {
+        Duration::from_secs(self.worker_heartbeat_seconds)
+    }
+
+    pub fn backoff(&self) -> Backoff {
+        Backoff {
+            base: Duration::from_millis(self.worker_retry_base_ms),
+            cap: Duration::from_millis(self.worker_retry_cap_ms),
+        }
+    }
+
+    fn faults(&self) -> Faults {
+        let mut faults = Faults::default();
+        for (name, value) in [
+            ("WORKER_CONCURRENCY", u64::from(self.worker_concurrency)),
+            ("WORKER_JOB_TIMEOUT", self.worker_job_timeout),
+            ("WORKER_HEARTBEAT_SECONDS", self.worker_heartbeat_seconds),
+            ("WORKER_MAX_CRASHES", u64::from(self.worker_max_crashes)),
+        ] {
+            if value == 0 {
+                faults.invalid(format!("{name}: must be at least 1"));
+            }
+        }
+        // One renewal may fail and the next must still come before the lease runs out.
+        if self.worker_lease_seconds < 2 * self.worker_heartbeat_seconds + 1 {
+            let text = "WORKER_LEASE_SECONDS: must be more than twice WORKER_HEARTBEAT_SECONDS";
+            faults.invalid(text);
+        }
+        faults
+    }
+}
+
+impl Validate for Options {
+    fn faults(&self) -> Faults {
+        let redis = self.redis.validate();
+        let redis = Faults {
+            missing: redis.missing,
+            invalid: redis.invalid,
+        };
+        db_faults(&self.db)
+            .merge(redis)
+            .merge(model_faults(&self.model))
+            .merge(self.worker.faults())
+    }
+}
+
+fn db_faults(db: &DbOptions) -> Faults {
+    let mut faults = Faults::default();
+    if !db.is_complete() {
+        faults.missing("DATABASE_URL (or POSTGRES_HOST and POSTGRES_PASSWORD)");
+    } else if let Err(fault) = Db::connect(db) {
+        faults.invalid(with_sources(&fault));
+    }
+    faults
+}
+
+fn model_faults(model: &ModelOptions) -> Faults {
+    let mut faults = Faults::default();
+    match model.connect(Arc::new(SystemClock)) {
+        Ok(_) => {}
+        Err(SetupError::Missing { settings, .. }) => faults.missing(settings),
+        Err(fault) => faults.invalid(with_sources(&fault)),
+    }
+    faults
+}
+
+impl Validate for Cli {
+    /// `check` reports missing settings itself, line by line.
+    fn faults(&self) -> Faults {
+        if self.command.is_some() {
+            Faults::default()
+        } else {
+            self.options.faults()
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! The admin listener: `/healthz` (is the job loop moving), `/readyz` (do the dependencies answer), `/metrics`.
+
+use crate::intake::Progress;
+use crate::model::WithRetries;
+use crate::workspace::Workspaces;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use metrics_exporter_prometheus::PrometheusHandle;
+use queue::{ListName, Queue};
+use runs::Db;
+use serde_json::{Value, json};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// `/healthz` fails when no claim round trip completed for this long; the process then ends by itself.
+pub const STALLED_AFTER: Duration = Duration::from_secs(15);
+/// Longest time of one check.
+const CHECK_LIMIT: Duration = Duration::from_secs(2);
+/// Results are at most this old.
+const CHECK_AGE: Duration = Duration::from_secs(4);
+const MODEL_CHECK_AGE: Duration = Duration::from_secs(60);
+
+/// What the checks need.
+#[derive(Debug)]
+pub struct Checks {
+    pub db: Db,
+    pub queue: Queue,
+    pub queue_prefix: String,
+    pub workspaces: Workspaces,
+    pub model: WithRetries,
+    pub cached: Mutex<Cached>,
+}
+
+/// The last results.
+#[derive(Debug, Default)]
+pub struct Cached {
+    stores: Option<(Instant, [&'static str; 3])>,
+    model: Option<(Instant, &'static str)>,
+}
+
+impl Checks {
+    async fn within<E>(check: impl Future<Output = Result<(), E>>) -> &'static str {
+        match timeout(CHECK_LIMIT, check).await {
+            Ok(Ok(())) => "ok",
+            _ => "error",
+        }
+    }
+
+    async fn s3(&self) -> &'static str {
+        if self.workspaces.is_configured() {
+            Self::within(self.workspaces.check()).await
+        } else {
+            "not_configured"
+        }
+    }
+
+    /// Postgres, Redis, S3.
+    async fn stores(&self) -> [&'static str; 3] {
+        let fresh = |at: &Instant| at.elapsed() < CHECK_AGE;
+        let cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner).stores;
+        if let Some((_, results)) = cached.filter(|(at, _)| fresh(at)) {
+            return results;
+        }
+        let (postgres, redis, s3) = tokio::join!(
+            Self::within(self.db.ping()),
+            Self::within(self.queue.ping()),
+            self.s3()
+        );
+        let results = [postgres, redis, s3];
+        self.cached.lock().unwrap_or_else(PoisonError::into_inner).stores = Some((Instant::now(), results));
+        results
+    }
+
+    async fn model(&self) -> &'static str {
+        let cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner).model;
+        if let Some((_, result)) = cached.filter(|(at, _)| at.elapsed() < MODEL_CHECK_AGE) {
+            return result;
+        }
+        let result = Self::within(self.model.check()).await;
+        self.cached.lock().unwrap_or_else(PoisonError::into_inner).model = Some((Instant::now(), result));
+        result
+    }
+
+    /// Whether the worker can work, and the body that says so.
+    pub async fn readiness(&self) -> (bool, Value) {
+        let ([postgres, redis, s3], model) = tokio::join!(self.stores(), self.model());
+        let ready = postgres == "ok" && redis == "ok";
+        let status = if ready { "ready" } else { "not_ready" };
+        let checks = json!({"postgres": postgres, "redis": redis, "s3": s3, "model": model});
+        (ready, json!({"status": status, "checks": checks}))
+    }
+}
+
+#[derive(Clone)]
+struct Admin {
+    checks: Arc<Checks>,
+    progress: Progress,
+    soft: CancellationToken,
+    metrics: PrometheusHandle,
+}
+
+/// The admin routes.
+pub fn router(
+    checks: Arc<Checks>,
+    progress: Progress,
+    soft: CancellationToken,
+    metrics: PrometheusHandle,
+) -> Router {
+    let admin = Admin {
+        checks,
+        progress,
+        soft,
+        metrics,
+    };
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(render))
+        .with_state(admin)
+}
+
+async fn healthz(State(admin): State<Admin>) -> Response {
+    let stalled = admin.progress.stalled_for();
+    if stalled < STALLED_AFTER || admin.soft.is_cancelled() {
+        return Json(json!({"status": "ok"})).into_response();
+    }
+    let body = json!({"status": "stalled", "stalled_seconds": stalled.as_secs()});
+    (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
+}
+
+async fn readyz(State(admin): State<Admin>) -> Response {
+    let (ready, mut body) = admin.checks.readiness().await;
+    if admin.soft.is_cancelled() {
+        body["status"] = json!("not_ready");
+        body["reason"] = json!("shutting_down");
+        return (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response();
+    }
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (status, Json(body)).into_response()
+}
+
+async fn render(State(admin): State<Admin>) -> String {
+    if let Ok(Ok(depths)) = timeout(CHECK_LIMIT, admin.checks.queue.depths()).await {
+        for list in ListName::ALL {
+            let label = format!("{}:{}", admin.checks.queue_prefix, list.suffix());
+            metrics::gauge!("agent_queue_depth", "queue" => label).set(depths.of(list) as f64);
+        }
+    }
+    admin.metrics.render()
+}

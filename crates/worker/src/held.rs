@@ -1,0 +1,84 @@
+//! The runs this worker holds, as the lease thread sees them.
+
+use domain::ids::RunId;
+use queue::HeldClaim;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// One held run.
+#[derive(Debug, Clone)]
+pub struct Hold {
+    /// Epoch of the claim in Postgres; `None` until the claim is committed.
+    pub epoch: Option<i64>,
+    /// What the renewal in Redis needs.
+    pub claim: HeldClaim,
+    /// Fired when the run was stopped or the lease is lost.
+    pub cancel: CancellationToken,
+    /// When either store last confirmed the lease.
+    pub confirmed: Instant,
+}
+
+/// Shared between the job tasks and the lease thread; cheap clone.
+#[derive(Debug, Clone, Default)]
+pub struct HeldRuns(Arc<Mutex<HashMap<RunId, Hold>>>);
+
+/// Keeps a run in the list; leaving the scope takes it out, also by a panic.
+#[derive(Debug)]
+pub struct HoldGuard {
+    runs: HeldRuns,
+    run_id: RunId,
+}
+
+impl Drop for HoldGuard {
+    fn drop(&mut self) {
+        self.runs.locked().remove(&self.run_id);
+    }
+}
+
+impl HeldRuns {
+    fn locked(&self) -> MutexGuard<'_, HashMap<RunId, Hold>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins to hold a run; `None` when this worker holds it already.
+    pub fn hold(&self, run_id: RunId, hold: Hold) -> Option<HoldGuard> {
+        let mut runs = self.locked();
+        if runs.contains_key(&run_id) {
+            return None;
+        }
+        runs.insert(run_id, hold);
+        Some(HoldGuard {
+            runs: self.clone(),
+            run_id,
+        })
+    }
+
+    /// Changes a hold, when it is still there.
+    pub fn update(&self, run_id: RunId, change: impl FnOnce(&mut Hold)) {
+        if let Some(hold) = self.locked().get_mut(&run_id) {
+            change(hold);
+        }
+    }
+
+    /// Stops a run's running step, when it is held here.
+    pub fn cancel(&self, run_id: RunId) {
+        self.update(run_id, |hold| hold.cancel.cancel());
+    }
+
+    pub fn all(&self) -> Vec<(RunId, Hold)> {
+        self.locked()
+            .iter()
+            .map(|(run_id, hold)| (*run_id, hold.clone()))
+            .collect()
+    }
+
+    pub fn len(&self) -> usize {
+        self.locked().len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.locked().is_empty()
+    }
+}

@@ -1,0 +1,111 @@
+//! From the queue to tasks: a permit first, then a claim, then a tracked task that owns the permit.
+
+use crate::job_processor::JobProcessor;
+use bootstrap::Shutdown;
+use queue::{Consumer, Delivery};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Pause after a failed claim; the queue's client reconnects meanwhile.
+const CLAIM_PAUSE: Duration = Duration::from_millis(250);
+
+/// When the last claim round trip completed, in milliseconds since the start; what liveness is tied to.
+#[derive(Debug, Clone)]
+pub struct Progress {
+    start: Instant,
+    last_ms: Arc<AtomicU64>,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self {
+            start: Instant::now(),
+            last_ms: Arc::default(),
+        }
+    }
+}
+
+impl Progress {
+    pub fn mark(&self) {
+        self.last_ms
+            .store(self.start.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// Time since the last completed claim round trip.
+    pub fn stalled_for(&self) -> Duration {
+        self.start
+            .elapsed()
+            .saturating_sub(Duration::from_millis(self.last_ms.load(Ordering::Relaxed)))
+    }
+}
+
+/// Takes jobs until the soft token fires.
+#[derive(Debug)]
+pub struct Intake {
+    pub consumer: Consumer,
+    pub processor: Arc<JobProcessor>,
+    pub shutdown: Shutdown,
+    pub concurrency: u32,
+    pub progress: Progress,
+}
+
+impl Intake {
+    pub async fn run(mut self) -> Result<(), std::convert::Infallible> {
+        let permits = Arc::new(Semaphore::new(self.concurrency as usize));
+        let soft = self.shutdown.soft();
+        while !soft.is_cancelled() {
+            let Some(permit) = self.permit(&permits).await else {
+                break;
+            };
+            let wanted = 1 + permits.available_permits();
+            match self.consumer.claim(wanted).await {
+                Ok(deliveries) if deliveries.is_empty() => {
+                    self.progress.mark();
+                    drop(permit);
+                    tokio::select! {
+                        () = soft.cancelled() => {}
+                        () = self.consumer.wait() => {}
+                    }
+                }
+                Ok(deliveries) => {
+                    self.progress.mark();
+                    self.start(deliveries, permit, &permits);
+                }
+                Err(error) => {
+                    tracing::warn!(error = %crate::log::with_sources(&error), "claim failed");
+                    drop(permit);
+                    tokio::time::sleep(CLAIM_PAUSE).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A free place; while all are taken the loop is alive and says so.
+    async fn permit(&self, permits: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+        let soft = self.shutdown.soft();
+        loop {
+            tokio::select! {
+                () = soft.cancelled() => return None,
+                permit = permits.clone().acquire_owned() => return permit.ok(),
+                () = tokio::time::sleep(Duration::from_secs(1)) => self.progress.mark(),
+            }
+        }
+    }
+
+    fn start(&self, deliveries: Vec<Delivery>, first: OwnedSemaphorePermit, permits: &Arc<Semaphore>) {
+        let mut permit = Some(first);
+        for delivery in deliveries {
+            // No more than the free places were claimed, and only this loop takes them.
+            let place = permit.take().or_else(|| permits.clone().try_acquire_owned().ok());
+            let processor = self.processor.clone();
+            let (soft, hard) = (self.shutdown.soft(), self.shutdown.hard());
+            self.shutdown.track(async move {
+                processor.process(delivery, soft, hard).await;
+                drop(place);
+            });
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! One job: claim the run in Postgres, load it, drive it, settle the job.
+//!
+//! The Redis claim gives the job, the Postgres claim gives the epoch that fences every write. Whatever happens between
+//! the two is safe: without the second nothing is written, and the lease of the first runs out.
+
+use crate::held::{HeldRuns, Hold};
+use crate::log::{FencedLog, publish, with_sources};
+use crate::model::WithRetries;
+use crate::sandbox::AnySandbox;
+use crate::settle::Settle;
+use crate::snapshot::to_snapshot;
+use crate::workspace::Workspaces;
+use agent::driver::{Driver, Outcome};
+use agent::ports::Model as _;
+use agent::supervisor::Limits;
+use agent::tools::Router;
+use domain::command::Expiry;
+use domain::decide::Rejection;
+use domain::ids::WorkerId;
+use domain::{Clock, RunId};
+use queue::{BuryReason, Delivery, Queue};
+use runs::{Claimed, CommandError, Orchestration, Restore};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+/// How long a claim waits for the lease of a worker that is probably gone to run out.
+const HELD_PATIENCE: Duration = Duration::from_secs(4);
+const HELD_PAUSE: Duration = Duration::from_millis(200);
+/// Pause before a job goes back when Postgres cannot be asked.
+const STORE_AWAY_PAUSE: Duration = Duration::from_secs(1);
+
+/// Everything a job needs; shared by all jobs of the process.
+#[derive(Debug)]
+pub struct JobProcessor {
+    pub worker: WorkerId,
+    pub orchestration: Orchestration,
+    pub restore: Restore,
+    pub queue: Queue,
+    pub held: HeldRuns,
+    pub model: WithRetries,
+    pub workspaces: Workspaces,
+    pub sandbox: AnySandbox,
+    pub clock: Arc<dyn Clock>,
+    pub rules: JobRules,
+}
+
+/// The limits of a job.
+#[derive(Debug, Clone, Copy)]
+pub struct JobRules {
+    pub lease: Duration,
+    pub max_crashes: u32,
+    pub backoff: crate::backoff::Backoff,
+    pub limits: Limits,
+}
+
+impl JobProcessor {
+    /// Works a delivery to its end. `soft`: hand back between steps; `hard`: hand back at once.
+    pub async fn process(&self, delivery: Delivery, soft: CancellationToken, hard: CancellationToken) {
+        let run_id = delivery.job.run_id;
+        let cancel = CancellationToken::new();
+        let hold = Hold {
+            epoch: None,
+            claim: delivery.claim(),
+            cancel: cancel.clone(),
+            confirmed: Instant::now(),
+        };
+        let Some(_guard) = self.held.hold(run_id, hold) else {
+            // A second entry of a run that is in work here.
+            return self.settle().drop_entry(delivery).await;
+        };
+        let begun = Instant::now();
+        metrics::gauge!("agent_jobs_in_progress").increment(1.0);
+        let in_progress = InProgress;
+        let status = self
+            .claimed_and_driven(delivery, Tokens { soft, hard, cancel })
+            .await;
+        drop(in_progress);
+        metrics::counter!("agent_jobs_processed_total", "status" => status).increment(1);
+        metrics::histogram!("agent_job_duration_seconds").record(begun.elapsed().as_secs_f64());
+    }
+
+    fn settle(&self) -> Settle<'_> {
+        Settle {
+            orchestration: &self.orchestration,
+            queue: &self.queue,
+            backoff: self.rules.backoff,
+        }
+    }
+
+    async fn claimed_and_driven(&self, delivery: Delivery, tokens: Tokens) -> &'static str {
+        let run_id = delivery.job.run_id;
+        let claimed = match self.claim(&delivery).await {
+            Ok(claimed) => claimed,
+            Err(error) => return self.not_claimed(delivery, error).await,
+        };
+        publish(&self.queue, &claimed.committed.events).await;
+        let run = &claimed.committed.run;
+        if delivery.deliveries.max(run.crash_count) > self.rules.max_crashes {
+            return self
+                .settle()
+                .expire(delivery, Expiry::Poison, "its workers died")
+                .await;
+        }
+        if run.retry_count > run.max_retries {
+            return self
+                .settle()
+                .expire(delivery, Expiry::MaxAttempts, "worker lost")
+                .await;
+        }
+        self.held.update(run_id, |hold| hold.epoch = Some(claimed.epoch));
+        tracing::info!(run_id = %run_id, job_id = %delivery.job.job_id, epoch = claimed.epoch,
+            attempt = run.retry_count + 1, "run claimed");
+        let outcome = self.drive(run_id, &claimed, &tokens).await;
+        tracing::info!(run_id = %run_id, outcome = ?outcome, "drive ended");
+        self.settle().outcome(delivery, claimed.epoch, outcome).await
+    }
+
+    /// A lease of another worker that is still alive in Postgres is waited for: when that worker is gone it runs out within
+    /// moments of the one in Redis.
+    async fn claim(&self, delivery: &Delivery) -> Result<Claimed, CommandError> {
+        let until = Instant::now() + HELD_PATIENCE;
+        let job = &delivery.job;
+        loop {
+            let claimed = self
+                .orchestration
+                .claim(job.run_id, &self.worker, job, self.rules.lease)
+                .await;
+            match claimed {
+                Err(CommandError::Rejected(Rejection::Held(_))) if Instant::now() < until => {
+                    tokio::time::sleep(HELD_PAUSE).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn not_claimed(&self, delivery: Delivery, error: CommandError) -> &'static str {
+        let (run_id, job_id) = (delivery.job.run_id, delivery.job.job_id);
+        tracing::info!(run_id = %run_id, job_id = %job_id, reason = %error, "job not taken");
+        match error {
+            CommandError::NotFound => {
+                self.settle()
+                    .bury(delivery, BuryReason::UnknownRun, "Run not found")
+                    .await
+            }
+            CommandError::Unavailable(_) | CommandError::Database(_) => {
+                tracing::warn!(run_id = %run_id, error = %with_sources(&error), "run store failed at the claim");
+                tokio::time::sleep(STORE_AWAY_PAUSE).await;
+                self.settle().hand_back(delivery).await
+            }
+            CommandError::Rejected(_)
+            | CommandError::DuplicateJob
+            | CommandError::Fenced
+            | CommandError::IdempotencyConflict => {
+                self.settle().drop_entry(delivery).await;
+                "dropped"
+            }
+        }
+    }
+
+    async fn drive(&self, run_id: RunId, claimed: &Claimed, tokens: &Tokens) -> Outcome {
+        let attempt = claimed.committed.run.retry_count + 1;
+        let snapshot = match self.restore.load(run_id).await {
+            Ok(Some(stored)) => to_snapshot(stored, attempt),
+            Ok(None) => return Outcome::LeaseLost,
+            Err(error) => {
+                return Outcome::Retry {
+                    error: with_sources(&error),
+                    retry_after: None,
+                };
+            }
+        };
+        let log = FencedLog {
+            orchestration: &self.orchestration,
+            queue: &self.queue,
+            run_id,
+            epoch: claimed.epoch,
+        };
+        if snapshot.plan.is_none() && snapshot.attempt == 1 {
+            self.say_model(&log).await;
+        }
+        let workspace = self.workspaces.of_run(&snapshot.user_id, run_id);
+        let driver = Driver {
+            model: &self.model,
+            tools: Router {
+                workspace: &workspace,
+                sandbox: &self.sandbox,
+            },
+            log: &log,
+            clock: self.clock.as_ref(),
+            limits: self.rules.limits,
+            soft: tokens.soft.clone(),
+            cancel: tokens.cancel.clone(),
+        };
+        let drive = driver.drive(snapshot);
+        tokio::pin!(drive);
+        tokio::select! {
+            outcome = &mut drive => outcome,
+            () = tokens.hard.cancelled() => {
+                // The running step is stopped; the run goes back as it was before it.
+                tokens.cancel.cancel();
+                match drive.await {
+                    Outcome::LeaseLost => Outcome::HandedBack,
+                    other => other,
+                }
+            }
+        }
+    }
+
+    /// The first line of a run's log says which model answers.
+    async fn say_model(&self, log: &FencedLog<'_>) {
+        use agent::ports::RunLog as _;
+        let (provider, model) = self.model.identity();
+        let metadata = serde_json::json!({"event": "model", "provider": provider, "model": model});
+        let line = domain::NewEvent::new(domain::LogType::Info, self.model.describe(), metadata);
+        if let Err(error) = log.commit(vec![domain::Change::Log(line)]).await {
+            // The next commit meets the same refusal and decides.
+            tracing::debug!(error = %error, "model line not written");
+        }
+    }
+}
+
+struct Tokens {
+    soft: CancellationToken,
+    hard: CancellationToken,
+    cancel: CancellationToken,
+}
+
+/// Counts a job down again however it ends.
+struct InProgress;
+
+impl Drop for InProgress {
+    fn drop(&mut self) {
+        metrics::gauge!("agent_jobs_in_progress").decrement(1.0);
+    }
+}

@@ -1,0 +1,117 @@
+//! The command line of bubblewrap: what a program sees.
+
+use super::code::CODE_DIR;
+use super::host::Host;
+use super::limits::{Limits, SHM_BYTES, TMP_BYTES};
+use super::scratch::StepDir;
+use std::path::Path;
+
+/// Id inside.
+const NOBODY: &str = "65534";
+/// The whole environment of a program.
+const ENVIRONMENT: [(&str, &str); 4] = [
+    (
+        "PATH",
+        "/usr/local/bin:/usr/local/go/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+    ),
+    ("HOME", "/workspace"),
+    ("LANG", "C.UTF-8"),
+    ("TMPDIR", "/tmp"),
+];
+/// Directories of programs and libraries beside `/usr`: on most systems links into it.
+const SYSTEM_DIRS: [&str; 7] = ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/libexec"];
+/// What programs need of `/etc`; nothing about this machine's network or users.
+const ETC: [&str; 6] = [
+    "/etc/alternatives",
+    "/etc/ld.so.cache",
+    "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d",
+    "/etc/localtime",
+    "/etc/mime.types",
+];
+/// Written by the first process inside, so that a failure of bubblewrap is told from one of the program.
+pub(super) const STARTED: &str = "started";
+
+/// The arguments for running `argv` in `dir`; the first is the program to execute.
+pub(super) fn arguments(
+    host: &Host,
+    dir: &StepDir,
+    working_dir: &str,
+    limits: &Limits,
+    argv: &[String],
+) -> Vec<String> {
+    let mut line = Line(vec![host.bwrap.display().to_string()]);
+    line.namespaces(host);
+    line.system();
+    line.own(dir);
+    line.add(["--chdir", working_dir, "--"]);
+    // Marks the start, then becomes the program.
+    let start = format!(": > /run/state/{STARTED} && exec \"$@\"");
+    line.add([host.tools.sh.display().to_string().as_str(), "-c", &start, "sh"]);
+    line.add([host.prlimit.display().to_string().as_str()]);
+    line.0.extend(limits.arguments());
+    line.0.extend_from_slice(argv);
+    line.0
+}
+
+struct Line(Vec<String>);
+
+impl Line {
+    fn add<'a>(&mut self, arguments: impl IntoIterator<Item = &'a str>) {
+        self.0.extend(arguments.into_iter().map(str::to_owned));
+    }
+
+    fn namespaces(&mut self, host: &Host) {
+        let kinds = ["user", "pid", "net", "ipc", "uts", "cgroup"];
+        self.0
+            .extend(kinds.iter().map(|kind| format!("--unshare-{kind}")));
+        if host.can_disable_userns {
+            self.add(["--disable-userns"]);
+        }
+        self.add(["--die-with-parent", "--new-session", "--cap-drop", "ALL"]);
+        self.add([
+            "--uid",
+            NOBODY,
+            "--gid",
+            NOBODY,
+            "--hostname",
+            "sandbox",
+            "--clearenv",
+        ]);
+        for (name, value) in ENVIRONMENT {
+            self.add(["--setenv", name, value]);
+        }
+    }
+
+    fn system(&mut self) {
+        self.add(["--ro-bind", "/usr", "/usr"]);
+        for dir in SYSTEM_DIRS.map(Path::new) {
+            let name = dir.display().to_string();
+            match std::fs::read_link(dir) {
+                Ok(target) => self.add(["--symlink", &target.display().to_string(), &name]),
+                Err(_) if dir.is_dir() => self.add(["--ro-bind", &name, &name]),
+                Err(_) => {}
+            }
+        }
+        for path in ETC {
+            self.add(["--ro-bind-try", path, path]);
+        }
+        let (tmp, shm) = (TMP_BYTES.to_string(), SHM_BYTES.to_string());
+        self.add([
+            "--proc", "/proc", "--dev", "/dev", "--size", &shm, "--tmpfs", "/dev/shm",
+        ]);
+        self.add(["--size", &tmp, "--perms", "1777", "--tmpfs", "/tmp"]);
+    }
+
+    fn own(&mut self, dir: &StepDir) {
+        let stubs = dir.stubs().display().to_string();
+        for name in ["passwd", "group", "hosts", "nsswitch.conf"] {
+            self.add(["--ro-bind", &format!("{stubs}/{name}"), &format!("/etc/{name}")]);
+        }
+        self.add(["--ro-bind", &dir.code().display().to_string(), CODE_DIR]);
+        self.add(["--bind", &dir.state().display().to_string(), "/run/state"]);
+        self.add(["--bind", &dir.workspace().display().to_string(), "/workspace"]);
+        // The root and /dev are memory without a size: not for writing.
+        self.add(["--remount-ro", "/dev", "--remount-ro", "/"]);
+    }
+}

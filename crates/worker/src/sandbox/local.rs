@@ -1,0 +1,160 @@
+//! `TOOL_EXECUTOR=local`: programs in namespaces of this machine.
+
+use super::code::launch;
+use super::machine::{Machine, failed};
+use super::options::SandboxOptions;
+use super::scratch::StepDir;
+use super::tool_name;
+use crate::workspace::{Manifest, RunWorkspace, Workspaces};
+use agent::ports::{Sandbox, SandboxError, SandboxOutput, SandboxRequest};
+use domain::tool::ArtifactRef;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+const ROOT: &str = "/workspace";
+const MIN_TIMEOUT: Duration = Duration::from_secs(1);
+const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// Programs in namespaces. Clones share the scratch directory.
+#[derive(Debug, Clone)]
+pub struct LocalSandbox {
+    /// Or why nothing can be isolated here, with what to do.
+    machine: Arc<Result<Machine, String>>,
+    workspaces: Workspaces,
+}
+
+impl LocalSandbox {
+    /// Looks the machine over and proves the isolation with a harmless program.
+    pub async fn start(options: &SandboxOptions, workspaces: Workspaces) -> Self {
+        let machine = Machine::start(options).await;
+        if let Err(reason) = &machine {
+            tracing::warn!(
+                reason,
+                "no sandbox on this machine: the tools shell and code will fail"
+            );
+        }
+        Self {
+            machine: Arc::new(machine),
+            workspaces,
+        }
+    }
+
+    /// What is enforced here, or why nothing can run.
+    pub fn describe(&self) -> String {
+        match self.machine.as_ref() {
+            Ok(machine) => machine.describe(),
+            Err(reason) => format!("no sandbox: {reason}"),
+        }
+    }
+
+    /// Whether programs can run here.
+    pub fn is_available(&self) -> bool {
+        self.machine.is_ok()
+    }
+
+    async fn execute(
+        &self,
+        machine: &Machine,
+        request: &SandboxRequest,
+        cancel: &CancellationToken,
+    ) -> Result<SandboxOutput, SandboxError> {
+        let launch = launch(&request.program, &machine.host.tools)?;
+        let step = machine.scratch.step().map_err(failed)?;
+        let files = Files::fetch(&self.workspaces, request, &step).await?;
+        if let Some((name, text)) = &launch.source {
+            step.write_code(name, text).map_err(failed)?;
+        }
+        let mut output = machine
+            .run(request, &launch, &step, (cancel, files.max_bytes))
+            .await?;
+        output.artifacts = files.store(&step).await?;
+        output.ephemeral_workspace = files.workspace.is_none();
+        Ok(output)
+    }
+}
+
+impl Sandbox for LocalSandbox {
+    async fn run(
+        &self,
+        request: &SandboxRequest,
+        cancel: &CancellationToken,
+    ) -> Result<SandboxOutput, SandboxError> {
+        check(request)?;
+        let machine = self.machine.as_ref().as_ref().map_err(|reason| {
+            SandboxError::Unavailable(format!(
+                "{} is not available: {reason}",
+                tool_name(&request.program)
+            ))
+        })?;
+        tokio::select! {
+            biased;
+            result = self.execute(machine, request, cancel) => result,
+            // Before and after the program there are transfers, which may simply be dropped.
+            () = cancelled_for_good(cancel) => Err(SandboxError::Cancelled),
+        }
+    }
+}
+
+/// Ends a moment after the cancellation, so that a running program is ended in order first.
+async fn cancelled_for_good(cancel: &CancellationToken) {
+    const ORDERLY: Duration = Duration::from_millis(700);
+    cancel.cancelled().await;
+    tokio::time::sleep(ORDERLY).await;
+}
+
+fn check(request: &SandboxRequest) -> Result<(), SandboxError> {
+    let dir = request.working_dir.as_str();
+    let inside = dir == ROOT || dir.strip_prefix("/workspace/").is_some();
+    if !inside || dir.split('/').any(|part| part == "..") || dir.contains('\0') {
+        return Err(SandboxError::InvalidInput(
+            "working_dir must be inside /workspace".to_owned(),
+        ));
+    }
+    if !(MIN_TIMEOUT..=MAX_TIMEOUT).contains(&request.timeout) {
+        return Err(SandboxError::InvalidInput(
+            "timeout must be 1 to 3600 seconds".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+/// The run's files in a step's directory.
+struct Files {
+    workspace: Option<RunWorkspace>,
+    before: Manifest,
+    tool: &'static str,
+    max_bytes: u64,
+}
+
+impl Files {
+    async fn fetch(
+        workspaces: &Workspaces,
+        request: &SandboxRequest,
+        step: &StepDir,
+    ) -> Result<Self, SandboxError> {
+        let workspace = workspaces.of_run(&request.user_id, request.run_id);
+        let (tool, max_bytes) = (tool_name(&request.program), workspace.max_bytes());
+        let workspace = workspace.is_configured().then_some(workspace);
+        let before = match &workspace {
+            Some(workspace) => workspace.sync_down(&step.workspace(), tool).await?,
+            None => Manifest::default(),
+        };
+        step.hand_over().map_err(failed)?;
+        Ok(Self {
+            workspace,
+            before,
+            tool,
+            max_bytes,
+        })
+    }
+
+    async fn store(&self, step: &StepDir) -> Result<Vec<ArtifactRef>, SandboxError> {
+        match &self.workspace {
+            Some(workspace) => Ok(workspace
+                .sync_up(&step.workspace(), &self.before, self.tool)
+                .await?),
+            None => Ok(vec![]),
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! One machine's means of isolation, and one execution with them.
+
+use super::bubblewrap::{STARTED, arguments};
+use super::cgroup::{Cgroups, Group};
+use super::code::Launch;
+use super::host::Host;
+use super::limits::Limits;
+use super::options::SandboxOptions;
+use super::output::Capture;
+use super::probe;
+use super::process::{Spawner, Tree};
+use super::scratch::{Scratch, StepDir};
+use super::watch::Watch;
+use agent::ports::{SandboxError, SandboxOutput, SandboxRequest};
+use std::fmt::Display;
+use std::process::ExitStatus;
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// A workspace may grow beyond its limit by this much before the program is ended (temporary files).
+const WORKSPACE_SLACK_BYTES: u64 = 256 * 1024 * 1024;
+/// Shells and bubblewrap tell the end by signal n as exit code 128 + n.
+const SIGNALLED: i32 = 128;
+const LAST_SIGNAL: i32 = 64;
+
+#[derive(Debug)]
+pub(super) struct Machine {
+    pub host: Host,
+    cgroups: Cgroups,
+    pub scratch: Scratch,
+    spawner: Spawner,
+}
+
+/// How a program ended.
+#[derive(Debug)]
+enum Ending {
+    Exited(ExitStatus),
+    TimedOut,
+    Exceeded(String),
+}
+
+pub(super) fn failed(error: impl Display) -> SandboxError {
+    SandboxError::Failed(error.to_string())
+}
+
+impl Machine {
+    pub(super) async fn start(options: &SandboxOptions) -> Result<Self, String> {
+        let host = Host::find()?;
+        let scratch = Scratch::open(options.tool_scratch_dir.as_deref(), host.drop_to)?;
+        let spawner =
+            Spawner::start().map_err(|error| format!("the sandbox cannot start a thread: {error}"))?;
+        let machine = Self {
+            host,
+            cgroups: Cgroups::find(),
+            scratch,
+            spawner,
+        };
+        probe::prove(&machine).await?;
+        Ok(machine)
+    }
+
+    /// For the log.
+    pub(super) fn describe(&self) -> String {
+        let id = self
+            .host
+            .drop_to
+            .map_or_else(|| "our own user".to_owned(), |id| format!("user {id}"));
+        format!(
+            "bubblewrap namespaces as {id}, process limits, {}",
+            self.cgroups.describe()
+        )
+    }
+
+    /// Runs a program in a prepared directory; none of its processes is left on return.
+    pub(super) async fn run(
+        &self,
+        request: &SandboxRequest,
+        launch: &Launch,
+        step: &StepDir,
+        (cancel, max_bytes): (&CancellationToken, u64),
+    ) -> Result<SandboxOutput, SandboxError> {
+        let started = Instant::now();
+        let limits = Limits::of(&request.program, request.timeout);
+        let group = self.cgroups.group(&step.name(), &limits).map_err(failed)?;
+        let argv = arguments(&self.host, step, &request.working_dir, &limits, &launch.argv);
+        let tree = Tree::start(&self.spawner, &argv, &group, self.host.drop_to).await;
+        let (mut tree, stdout, stderr) = tree.map_err(failed)?;
+        let (stdout, stderr) = (Capture::start(stdout), Capture::start(stderr));
+        let watch = Watch {
+            memory_bytes: limits.memory_bytes,
+            workspace: step.workspace(),
+            workspace_bytes: max_bytes.saturating_add(WORKSPACE_SLACK_BYTES),
+        };
+        let ending = supervise(&mut tree, request.timeout, cancel, &watch).await;
+        let ((stdout, cut_out), (stderr, cut_err)) = (stdout.finish().await, stderr.finish().await);
+        let out_of_memory = group.ran_out_of_memory();
+        group.close().await;
+        let ending = ending?;
+        if !step.state().join(STARTED).exists() && matches!(ending, Ending::Exited(_)) {
+            return Err(did_not_start(&request.working_dir, &stderr));
+        }
+        let (exit_code, ended_by) = told(&ending, out_of_memory);
+        Ok(SandboxOutput {
+            stdout,
+            stderr,
+            truncated: cut_out || cut_err,
+            exit_code,
+            timed_out: matches!(ending, Ending::TimedOut),
+            ended_by,
+            duration_ms: started.elapsed().as_millis() as i64,
+            artifacts: vec![],
+            ephemeral_workspace: false,
+        })
+    }
+}
+
+/// bubblewrap gave up before the program: the directory is not there, or the machinery failed.
+fn did_not_start(working_dir: &str, stderr: &str) -> SandboxError {
+    if stderr.contains("Can't chdir") {
+        return SandboxError::InvalidInput(format!("working_dir {working_dir} does not exist"));
+    }
+    SandboxError::Failed(format!("the program was not started: {}", stderr.trim()))
+}
+
+/// Waits for one of the ends and makes sure that nothing is left.
+async fn supervise(
+    tree: &mut Tree,
+    limit: Duration,
+    cancel: &CancellationToken,
+    watch: &Watch,
+) -> Result<Ending, SandboxError> {
+    let init = tree.init().cloned();
+    let ending = tokio::select! {
+        biased;
+        () = cancel.cancelled() => Err(SandboxError::Cancelled),
+        status = tree.wait() => status.map(Ending::Exited).map_err(failed),
+        () = tokio::time::sleep(limit) => Ok(Ending::TimedOut),
+        reason = watch.exceeded(init.as_ref()) => Ok(Ending::Exceeded(reason)),
+    };
+    let ended = match ending {
+        Ok(Ending::TimedOut) => tree.terminate().await,
+        _ => tree.end().await,
+    };
+    ended.map_err(failed)?;
+    ending
+}
+
+/// Exit code and what to say about an end that was none of the program's own.
+fn told(ending: &Ending, out_of_memory: bool) -> (Option<i32>, Option<String>) {
+    let memory = || out_of_memory.then(|| "out of memory".to_owned());
+    match ending {
+        Ending::TimedOut => (None, Some("time limit".to_owned())),
+        Ending::Exceeded(reason) => (None, Some(reason.clone())),
+        Ending::Exited(status) => match status.code() {
+            Some(code) if (SIGNALLED + 1..=SIGNALLED + LAST_SIGNAL).contains(&code) => {
+                let signal = || format!("killed by signal {}", code - SIGNALLED);
+                (Some(code), Some(memory().unwrap_or_else(signal)))
+            }
+            Some(code) => (Some(code), memory().filter(|_| code != 0)),
+            None => (
+                None,
+                Some(memory().unwrap_or_else(|| "killed from outside".to_owned())),
+            ),
+        },
+    }
+}

@@ -1,0 +1,96 @@
+//! Isolated execution of programs the model wrote.
+//!
+//! Invariants:
+//! - A program runs in its own user, mount, pid, network, ipc, uts and cgroup namespaces or not at all; there is no
+//!   fallback to a bare process. The first use proves it on this host (`probe`).
+//! - It never has our user id's rights outside: as root we give up root first, because a process whose id outside
+//!   is 0 may write `/proc/sys` and is exempt from process limits even inside namespaces.
+//! - It sees `/usr`, a stub of `/etc`, its own `/proc`, `/dev` and `/tmp`, and `/workspace`; its environment holds
+//!   four fixed variables.
+//! - When [`Sandbox::run`](agent::ports::Sandbox::run) returns, every process of the program is gone and its files
+//!   are stored.
+
+mod bubblewrap;
+mod cgroup;
+mod code;
+mod host;
+mod limits;
+mod local;
+mod machine;
+mod options;
+mod output;
+mod probe;
+mod process;
+mod scratch;
+mod watch;
+
+pub use local::LocalSandbox;
+pub use options::{SandboxOptions, ToolExecutor};
+
+use crate::workspace::Workspaces;
+use agent::ports::{Program, Sandbox, SandboxError, SandboxOutput, SandboxRequest};
+use tokio_util::sync::CancellationToken;
+
+/// No isolated execution: says what to set.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoneSandbox;
+
+impl Sandbox for NoneSandbox {
+    async fn run(
+        &self,
+        request: &SandboxRequest,
+        _cancel: &CancellationToken,
+    ) -> Result<SandboxOutput, SandboxError> {
+        let tool = tool_name(&request.program);
+        Err(SandboxError::Unavailable(format!(
+            "{tool} is not configured: set TOOL_EXECUTOR"
+        )))
+    }
+}
+
+/// The tool a program comes from.
+pub(crate) fn tool_name(program: &Program) -> &'static str {
+    match program {
+        Program::Shell { .. } => "shell",
+        Program::Code { .. } => "code",
+    }
+}
+
+/// The sandbox chosen by `TOOL_EXECUTOR`.
+#[derive(Debug, Clone)]
+pub enum AnySandbox {
+    Local(LocalSandbox),
+    None(NoneSandbox),
+}
+
+impl AnySandbox {
+    /// Makes the chosen sandbox; the local one is tried on this host at once. Never fails: an unusable sandbox says
+    /// why on each call and in [`AnySandbox::describe`].
+    pub async fn start(options: &SandboxOptions, workspaces: &Workspaces) -> Self {
+        match options.tool_executor {
+            ToolExecutor::Local => Self::Local(LocalSandbox::start(options, workspaces.clone()).await),
+            ToolExecutor::None => Self::None(NoneSandbox),
+        }
+    }
+
+    /// One line for the log: what is enforced, or why nothing can run.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Local(local) => local.describe(),
+            Self::None(_) => "no sandbox: TOOL_EXECUTOR=none".to_owned(),
+        }
+    }
+}
+
+impl Sandbox for AnySandbox {
+    async fn run(
+        &self,
+        request: &SandboxRequest,
+        cancel: &CancellationToken,
+    ) -> Result<SandboxOutput, SandboxError> {
+        match self {
+            Self::Local(local) => local.run(request, cancel).await,
+            Self::None(none) => none.run(request, cancel).await,
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What a program prints: kept up to a limit, read to the end so that it never waits for us.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::task::JoinHandle;
+
+/// Kept of each stream.
+const KEPT_BYTES: usize = 1024 * 1024;
+const CHUNK_BYTES: usize = 64 * 1024;
+/// The pipe's end comes when the last process is gone; this long after that we stop waiting for it.
+const END_TIMEOUT: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Default)]
+struct Kept {
+    bytes: Vec<u8>,
+    truncated: bool,
+}
+
+/// A stream being read.
+#[derive(Debug)]
+pub(super) struct Capture {
+    kept: Arc<Mutex<Kept>>,
+    reader: JoinHandle<()>,
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+impl Capture {
+    pub(super) fn start(stream: impl AsyncRead + Unpin + Send + 'static) -> Self {
+        let kept = Arc::new(Mutex::new(Kept::default()));
+        let reader = tokio::spawn(drain(stream, Arc::clone(&kept)));
+        Self { kept, reader }
+    }
+
+    /// The text so far, after the end of the stream, and whether it was cut.
+    pub(super) async fn finish(mut self) -> (String, bool) {
+        if tokio::time::timeout(END_TIMEOUT, &mut self.reader).await.is_err() {
+            tracing::warn!("the output of a sandboxed program did not end with it");
+        }
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = std::mem::take(&mut *kept);
+        let (text, cut) = text(kept.bytes);
+        (text, cut || kept.truncated)
+    }
+}
+
+async fn drain(mut stream: impl AsyncRead + Unpin, kept: Arc<Mutex<Kept>>) {
+    let mut chunk = vec![0; CHUNK_BYTES];
+    loop {
+        match stream.read(&mut chunk).await {
+            Ok(0) => return,
+            Ok(count) => {
+                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                let room = KEPT_BYTES - kept.bytes.len();
+                kept.bytes.extend_from_slice(&chunk[..count.min(room)]);
+                kept.truncated |= count > room;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot read the output of a sandboxed program");
+                return;
+            }
+        }
+    }
+}
+
+/// Text that any store takes: UTF-8 of at most [`KEPT_BYTES`], no NUL. What is not UTF-8 is shown as `U+FFFD`,
+/// but a last character that was only cut in two is left out.
+fn text(bytes: Vec<u8>) -> (String, bool) {
+    let end = match std::str::from_utf8(&bytes) {
+        Err(error) if bytes.len() == KEPT_BYTES && error.error_len().is_none() => error.valid_up_to(),
+        _ => bytes.len(),
+    };
+    let mut text = String::from_utf8_lossy(&bytes[..end]).replace('\0', "\u{FFFD}");
+    let cut = text.len() > KEPT_BYTES;
+    if cut {
+        text.truncate(text.floor_char_boundary(KEPT_BYTES));
+    }
+    (text, cut)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn keeps_the_start_and_reads_to_the_end() {
+        let long = vec![b'x'; KEPT_BYTES + 10];
+        let (text, truncated) = Capture::start(std::io::Cursor::new(long)).finish().await;
+        assert_eq!((text.len(), truncated), (KEPT_BYTES, true));
+        let (text, truncated) = Capture::start(&b"a\xff\0b"[..]).finish().await;
+        assert_eq!((text.as_str(), truncated), ("a\u{FFFD}\u{FFFD}b", false));
+    }
+
+    #[test]
+    fn a_character_cut_in_two_is_left_out_and_much_garbage_stays_within_the_limit() {
+        let mut bytes = vec![b'x'; KEPT_BYTES - 1];
+        bytes.push("ü".as_bytes()[0]);
+        assert_eq!(text(bytes).0.len(), KEPT_BYTES - 1);
+        let (text, cut) = text(vec![0xff; KEPT_BYTES]);
+        assert!(cut && text.len() <= KEPT_BYTES);
+    }
+}

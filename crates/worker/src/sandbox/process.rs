@@ -1,0 +1,232 @@
+//! Starting and ending a sandboxed process tree.
+//!
+//! The tree: our child becomes bubblewrap outside the namespaces; its child is process 1 inside, and when that dies
+//! the kernel kills all others inside. bubblewrap dies with the thread that started it, so one thread that lives as
+//! long as the process starts them all.
+
+use super::cgroup::Group;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::{ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio::process::{Child, ChildStderr, ChildStdout, Command};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+/// Waits for a line, then becomes the given program: until then it can be put into control groups.
+const GATE: &str = "read -r line || exit 125; exec \"$@\" </dev/null";
+/// A program has this long after SIGTERM; with the kill itself it stays below 2 s.
+const TERM_GRACE: Duration = Duration::from_millis(1500);
+/// Process 1 inside appears within this time.
+const INIT_TIMEOUT: Duration = Duration::from_secs(5);
+/// After a kill everything is gone within this time.
+const GONE_TIMEOUT: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(3);
+
+type Job = (Command, Handle, oneshot::Sender<io::Result<Child>>);
+
+/// The thread that starts processes; ends with the last clone.
+#[derive(Debug, Clone)]
+pub(super) struct Spawner(mpsc::Sender<Job>);
+
+impl Spawner {
+    pub(super) fn start() -> io::Result<Self> {
+        let (jobs, queue) = mpsc::channel::<Job>();
+        std::thread::Builder::new()
+            .name("sandbox-spawner".to_owned())
+            .spawn(move || {
+                for (mut command, runtime, answer) in queue {
+                    let _entered = runtime.enter();
+                    if answer.send(command.spawn()).is_err() {
+                        tracing::debug!("nobody waits for a started sandbox; it was killed");
+                    }
+                }
+            })?;
+        Ok(Self(jobs))
+    }
+
+    async fn spawn(&self, command: Command) -> io::Result<Child> {
+        let (answer, started) = oneshot::channel();
+        let gone = |_| io::Error::other("the spawner thread is gone");
+        self.0
+            .send((command, Handle::current(), answer))
+            .map_err(|_| io::Error::other("the spawner thread is gone"))?;
+        started.await.map_err(gone)?
+    }
+}
+
+/// A running tree; dropped, it is killed.
+#[derive(Debug)]
+pub(super) struct Tree {
+    child: Child,
+    init: Option<Init>,
+}
+
+/// Process 1 of the namespace.
+#[derive(Debug, Clone)]
+pub(super) struct Init {
+    pid: u32,
+    namespace: String,
+}
+
+impl Init {
+    fn of(pid: u32) -> Option<Self> {
+        let namespace = pid_namespace(pid)?;
+        Some(Self { pid, namespace })
+    }
+
+    /// All processes inside but process 1, by their ids outside.
+    pub(super) fn others(&self) -> Vec<u32> {
+        let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        pids.filter(|pid| *pid != self.pid && pid_namespace(*pid).as_ref() == Some(&self.namespace))
+            .collect()
+    }
+
+    fn is_there(&self) -> bool {
+        pid_namespace(self.pid).as_ref() == Some(&self.namespace)
+    }
+
+    fn signal(pid: u32, signal: Signal) {
+        // It may have ended this moment: that is what we want.
+        if let Err(error) = kill(Pid::from_raw(pid as i32), signal) {
+            tracing::debug!(pid, %error, "cannot signal a sandboxed process");
+        }
+    }
+
+    fn terminate(&self) {
+        self.others()
+            .into_iter()
+            .for_each(|pid| Self::signal(pid, Signal::SIGTERM));
+    }
+
+    fn kill(&self) {
+        if self.is_there() {
+            Self::signal(self.pid, Signal::SIGKILL);
+        }
+    }
+}
+
+fn pid_namespace(pid: u32) -> Option<String> {
+    let link = std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok()?;
+    Some(link.to_str()?.to_owned())
+}
+
+impl Tree {
+    /// Starts `argv` (bubblewrap and its arguments) in `group` as user `id`, if one is given.
+    pub(super) async fn start(
+        spawner: &Spawner,
+        argv: &[String],
+        group: &Group,
+        id: Option<u32>,
+    ) -> io::Result<(Self, ChildStdout, ChildStderr)> {
+        let mut command = std::process::Command::new("/bin/sh");
+        command
+            .args(["-c", GATE, "sh"])
+            .args(argv)
+            .env_clear()
+            .current_dir("/")
+            .process_group(0);
+        if let Some(id) = id {
+            // Also gives up all other groups.
+            command.uid(id).gid(id);
+        }
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut command = Command::from(command);
+        command.kill_on_drop(true);
+        let mut child = spawner.spawn(command).await?;
+        let pid = child
+            .id()
+            .ok_or_else(|| io::Error::other("the sandbox ended at once"))?;
+        group.add(pid)?;
+        let (Some(mut gate), Some(stdout), Some(stderr)) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        else {
+            return Err(io::Error::other("a pipe to the sandbox is missing"));
+        };
+        gate.write_all(b"go\n").await?;
+        drop(gate);
+        let mut tree = Self { child, init: None };
+        tree.init = tree.find_init(pid).await?;
+        Ok((tree, stdout, stderr))
+    }
+
+    /// Process 1 inside, or nothing when bubblewrap ended before it made one (or the program already ended).
+    async fn find_init(&mut self, outer: u32) -> io::Result<Option<Init>> {
+        let own = pid_namespace(std::process::id());
+        let deadline = Instant::now() + INIT_TIMEOUT;
+        loop {
+            let children =
+                std::fs::read_to_string(format!("/proc/{outer}/task/{outer}/children")).unwrap_or_default();
+            let found = children
+                .split_whitespace()
+                .filter_map(|pid| pid.parse().ok())
+                .find_map(Init::of);
+            if found
+                .as_ref()
+                .is_some_and(|init| Some(&init.namespace) != own.as_ref())
+            {
+                return Ok(found);
+            }
+            if self.child.try_wait()?.is_some() {
+                return Ok(None);
+            }
+            if Instant::now() > deadline {
+                return Err(io::Error::other("the sandbox did not start within 5 s"));
+            }
+            sleep(POLL).await;
+        }
+    }
+
+    pub(super) fn init(&self) -> Option<&Init> {
+        self.init.as_ref()
+    }
+
+    /// Waits for the end of the program. Its background processes may still be there: see [`Tree::end`].
+    pub(super) async fn wait(&mut self) -> io::Result<ExitStatus> {
+        self.child.wait().await
+    }
+
+    /// Asks the processes to end, waits a moment, then kills what is left.
+    pub(super) async fn terminate(&mut self) -> io::Result<()> {
+        if let Some(init) = &self.init {
+            init.terminate();
+        }
+        if let Ok(ended) = timeout(TERM_GRACE, self.child.wait()).await {
+            ended?;
+        }
+        self.end().await
+    }
+
+    /// Kills all processes; none is left when this returns without an error.
+    pub(super) async fn end(&mut self) -> io::Result<()> {
+        match &self.init {
+            Some(init) => init.kill(),
+            None => self.child.start_kill().or_else(|error| match error.kind() {
+                io::ErrorKind::InvalidInput => Ok(()),
+                _ => Err(error),
+            })?,
+        }
+        let deadline = Instant::now() + GONE_TIMEOUT;
+        // With process 1 the kernel kills all others and waits for them, before it can be seen to be gone.
+        tokio::select! {
+            ended = self.child.wait() => drop(ended?),
+            () = sleep_until(deadline) => self.child.start_kill()?,
+        }
+        while self.init.as_ref().is_some_and(Init::is_there) {
+            if Instant::now() > deadline {
+                return Err(io::Error::other("a sandboxed process cannot be killed"));
+            }
+            sleep(POLL).await;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,117 @@
+//! The stores behind workspaces, and the choice between them.
+
+use super::memory::MemoryObjects;
+use super::options::{S3Options, SizeLimits};
+use super::run::RunWorkspace;
+use super::s3::S3Objects;
+use agent::ports::WorkspaceError;
+use bytes::Bytes;
+use domain::{RunId, UserId};
+
+/// An object of a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    pub key: String,
+    pub size: u64,
+    pub modified: jiff::Timestamp,
+}
+
+/// Where objects are kept. Keys are whole keys; all errors are [`WorkspaceError::Storage`].
+#[derive(Debug, Clone)]
+pub enum Objects {
+    S3(S3Objects),
+    Memory(MemoryObjects),
+}
+
+impl Objects {
+    pub(super) fn bucket(&self) -> &str {
+        match self {
+            Self::S3(s3) => s3.bucket(),
+            Self::Memory(_) => "memory",
+        }
+    }
+
+    /// The content, or nothing when there is no such object.
+    pub(super) async fn get(&self, key: &str) -> Result<Option<Bytes>, WorkspaceError> {
+        match self {
+            Self::S3(s3) => s3.get(key).await,
+            Self::Memory(memory) => Ok(memory.get(key)),
+        }
+    }
+
+    pub(super) async fn put(&self, key: &str, content: Bytes, mime_type: &str) -> Result<(), WorkspaceError> {
+        match self {
+            Self::S3(s3) => s3.put(key, content, mime_type).await,
+            Self::Memory(memory) => {
+                memory.put(key, content);
+                Ok(())
+            }
+        }
+    }
+
+    /// Every object whose key starts with `prefix`, by key.
+    pub(super) async fn list(&self, prefix: &str) -> Result<Vec<Object>, WorkspaceError> {
+        match self {
+            Self::S3(s3) => s3.list(prefix).await,
+            Self::Memory(memory) => Ok(memory.list(prefix)),
+        }
+    }
+
+    /// Deletes any number of objects; missing ones are no error.
+    pub(super) async fn delete(&self, keys: &[String]) -> Result<(), WorkspaceError> {
+        match self {
+            Self::S3(s3) => s3.delete(keys).await,
+            Self::Memory(memory) => {
+                memory.delete(keys);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// All workspaces of the process: hands out the one of a run.
+#[derive(Debug, Clone)]
+pub struct Workspaces {
+    objects: Option<Objects>,
+    limits: SizeLimits,
+}
+
+impl Workspaces {
+    /// S3 when both keys are set; else every file operation says what to set.
+    pub fn from_options(options: &S3Options) -> Self {
+        let objects = options
+            .keys()
+            .map(|keys| Objects::S3(S3Objects::new(options, keys)));
+        Self {
+            objects,
+            limits: options.limits(),
+        }
+    }
+
+    /// A given store, for example [`MemoryObjects`] in tests; limits in bytes per file and per run.
+    pub fn on(objects: Objects, max_file_bytes: u64, max_bytes: u64) -> Self {
+        Self {
+            objects: Some(objects),
+            limits: SizeLimits {
+                file: max_file_bytes,
+                total: max_bytes,
+            },
+        }
+    }
+
+    pub fn is_configured(&self) -> bool {
+        self.objects.is_some()
+    }
+
+    pub fn of_run(&self, user_id: &UserId, run_id: RunId) -> RunWorkspace {
+        RunWorkspace::new(self.objects.clone(), user_id, run_id, self.limits)
+    }
+
+    /// Asks the store whether it serves our bucket; at most 2 s. Fine when none is configured.
+    pub async fn check(&self) -> Result<(), WorkspaceError> {
+        match &self.objects {
+            Some(Objects::S3(s3)) => s3.check().await,
+            Some(Objects::Memory(_)) | None => Ok(()),
+        }
+    }
+}
