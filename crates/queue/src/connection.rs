@@ -93,11 +93,6 @@ impl Connection<Client> {
         measured(script.name, script.run(&client, keys, args)).await
     }
 
-    /// The client for single commands; wrap them in [`measured`].
-    pub(crate) fn with(&self, patience: Patience) -> WithOptions<Client> {
-        self.client.with_options(&patience.options())
-    }
-
     /// The client for a command that blocks up to `timeout` on the server.
     pub(crate) fn blocking(&self, timeout: Duration) -> WithOptions<Client> {
         self.client.with_options(&Options {
@@ -127,12 +122,23 @@ impl<C: ClientLike + EventInterface + 'static> Connection<C> {
         }
     }
 
+    /// The client for single commands; wrap them in [`measured`].
+    pub(crate) fn with(&self, patience: Patience) -> WithOptions<C> {
+        self.client.with_options(&patience.options())
+    }
+
     pub(crate) fn client(&self) -> &C {
         &self.client
     }
 
     pub(crate) fn is_connected(&self) -> bool {
         self.client.is_connected()
+    }
+
+    /// True as soon as the connection is up, false when it is not within the limit.
+    pub(crate) async fn comes_up_within(&self, limit: Duration) -> bool {
+        let up = self.client.wait_for_connect();
+        self.is_connected() || matches!(tokio::time::timeout(limit, up).await, Ok(Ok(())))
     }
 }
 

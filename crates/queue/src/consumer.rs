@@ -233,6 +233,9 @@ impl Consumer {
 
 /// True when the server answered, with or without a token.
 async fn take_token(store: &Store, waiter: &Connection, block_for: Duration) -> bool {
+    if !waiter.comes_up_within(block_for).await {
+        return false;
+    }
     let command = CustomCommand::new_static("BRPOP", ClusterHash::FirstKey, true);
     let args: Vec<Value> = vec![
         arg(store.keys().named("wake")),

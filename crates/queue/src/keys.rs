@@ -82,11 +82,6 @@ pub fn log_channel(run_id: RunId) -> String {
     format!("{LOG_CHANNEL_PREFIX}{run_id}")
 }
 
-/// The run a log channel belongs to.
-pub(crate) fn run_of_channel(channel: &str) -> Option<RunId> {
-    channel.strip_prefix(LOG_CHANNEL_PREFIX)?.parse().ok()
-}
-
 /// The keys under one prefix.
 #[derive(Debug, Clone)]
 pub(crate) struct Keys {

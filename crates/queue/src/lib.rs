@@ -8,13 +8,16 @@
 //! - Pushing is idempotent by job id; settling is idempotent by epoch: a lost answer may be asked for again.
 //! - No call hangs while Redis is away, and none is repeated behind our back.
 
+mod bus;
 mod connection;
 mod consumer;
+mod dead_letters;
 mod delivery;
 mod endpoint;
 mod error;
 mod foreign;
 mod keys;
+mod live;
 mod maintenance;
 mod options;
 mod queue;
@@ -22,15 +25,20 @@ mod rebuild;
 mod renewer;
 mod reply;
 mod script;
+mod server_report;
 mod store;
 mod tls;
 
+pub use bus::Signal;
 pub use consumer::{Consumer, ConsumerOptions, MAX_CLAIM, POLL_INTERVAL};
+pub use dead_letters::DeadLetter;
 pub use delivery::{BuryReason, Delivery, Settled, ack_all};
 pub use error::{QueueError, RedisFault};
 pub use keys::{ListName, log_channel};
+pub use live::{Control, ControlSignal, LiveBus, LiveSubscription};
 pub use maintenance::{AUDIT_INTERVAL, Maintenance, SWEEP_INTERVAL, Swept};
 pub use options::{RedisOptions, SettingFaults};
 pub use queue::{Depths, Queue};
 pub use rebuild::{Entry, Page};
 pub use renewer::{HeldClaim, Renewal, Renewer};
+pub use server_report::ServerReport;

@@ -108,7 +108,7 @@ impl Maintenance {
             match suspect {
                 Suspect::Id(id) => args.extend([arg("id"), arg(id)]),
                 Suspect::Retry(text) => {
-                    args.extend([arg("retry"), fred::types::Value::Bytes(text.clone().into())])
+                    args.extend([arg("retry"), fred::types::Value::Bytes(text.clone().into())]);
                 }
             }
         }
@@ -187,9 +187,9 @@ impl Maintenance {
             let from = all.len() as i64;
             let range = client.lrange(self.store.keys().list(list), from, from + PAGE as i64 - 1);
             let page: Vec<Vec<u8>> = measured("audit", range).await?;
-            let last = page.len() < PAGE;
+            let is_last = page.len() < PAGE;
             all.extend(page);
-            if last {
+            if is_last {
                 return Ok(all);
             }
         }

@@ -310,8 +310,4 @@ impl Queue {
         let start = measured("worker_times", client.get(keys::WORKER_LAST_START)).await?;
         Ok((beat, start))
     }
-
-    pub(crate) fn options(&self) -> &RedisOptions {
-        &self.options
-    }
 }
