@@ -33,9 +33,9 @@ const LIST: &str = "SELECT id, user_id, name, key_prefix, role, created_at, last
 const REVOKE: &str = "UPDATE api_keys SET revoked_at = coalesce(revoked_at, $2) WHERE id = $1 RETURNING id";
 /// `last_used_at` is kept to the minute, so that a busy key does not write with every request.
 const LOOKUP: &str = "WITH touched AS (
-        UPDATE api_keys SET last_used_at = $2
+        UPDATE api_keys SET last_used_at = $2::timestamptz
          WHERE key_hash = $1 AND revoked_at IS NULL
-           AND (last_used_at IS NULL OR last_used_at < $2 - interval '1 minute'))
+           AND (last_used_at IS NULL OR last_used_at < $2::timestamptz - interval '1 minute'))
     SELECT id, user_id, name, key_prefix, role, created_at, last_used_at, revoked_at
       FROM api_keys WHERE key_hash = $1 AND revoked_at IS NULL";
 

@@ -89,7 +89,7 @@ pub(crate) fn platform_run(new: &NewRun, context: Context<'_>) -> Creation {
         let job_id = JobId(batch.context.ids.uuid());
         batch.run.state.job_id = Some(job_id);
         let queued = batch.run.job(job_id);
-        batch.writes.push(write::outbox(&queued, at));
+        batch.writes.push(write::outbox(&queued));
         job = Some(queued);
     }
     let (rest, run, events) = batch.finish(Projection::default());

@@ -34,7 +34,7 @@ const INSERT_EVENTS: &str = "WITH incoming AS (
     SELECT $1, seq, event_type, payload, key, at, prev_hash, event_hash FROM incoming";
 
 const INSERT_OUTBOX: &str =
-    "INSERT INTO agent_outbox (job_id, run_id, job, created_at) VALUES ($1, $2, $3, $4)
+    "INSERT INTO agent_outbox (job_id, run_id, job, created_at) VALUES ($1, $2, $3, clock_timestamp())
      ON CONFLICT (job_id) DO NOTHING";
 
 const DELETE_OUTBOX: &str = "DELETE FROM agent_outbox WHERE run_id = $1";
@@ -140,9 +140,10 @@ pub(crate) fn events(events: &[LinkedEvent]) -> Statement {
     Statement::new(INSERT_EVENTS, params)
 }
 
-pub(crate) fn outbox(job: &Job, at: Timestamp) -> Statement {
+/// Its time is the database's, by which the relay judges its age.
+pub(crate) fn outbox(job: &Job) -> Statement {
     let text = serde_json::to_value(job).unwrap_or(Value::Null);
-    Statement::new(INSERT_OUTBOX, params![job.job_id.0, job.run_id.0, text, at])
+    Statement::new(INSERT_OUTBOX, params![job.job_id.0, job.run_id.0, text])
 }
 
 /// No job of this run may be pushed any more.

@@ -45,8 +45,7 @@ pub(super) fn follow_up(batch: &mut Batch<'_>, enacted: Enacted, is_claim: bool)
             // A claim's entry is in the queue already, pushed by hand.
             if !is_claim {
                 let job = batch.run.job(job_id);
-                let at = batch.run.last_event_at;
-                batch.writes.push(write::outbox(&job, at));
+                batch.writes.push(write::outbox(&job));
                 committed.enqueue = Some(job);
             }
         }

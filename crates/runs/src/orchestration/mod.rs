@@ -17,7 +17,7 @@ use crate::db::tx::Tx;
 use domain::change::Change;
 use domain::clock::{Clock, Ids};
 use domain::command::{Command, Expiry, Release};
-use domain::decide::{Rejection, decide};
+use domain::decide::decide;
 use domain::ids::{RunId, UserId, WorkerId};
 use domain::job::Job;
 use domain::run::Origin;
@@ -112,7 +112,7 @@ impl Orchestration {
     ) -> Result<Committed, CommandError> {
         let locked = self.lock(run_id).await?;
         let state = &locked.run.state;
-        let given_back = state.lease.is_none() && state.status.needs_job();
+        let given_back = state.lease.is_none() && !state.status.is_final();
         if state.epoch != epoch || given_back {
             return refuse(locked.tx, CommandError::Fenced).await;
         }
@@ -120,7 +120,7 @@ impl Orchestration {
             .await
     }
 
-    /// A worker lets go.
+    /// A worker lets go. Of a run that has ended nothing is written; only its job is to be removed.
     pub async fn release(
         &self,
         run_id: RunId,
@@ -131,10 +131,24 @@ impl Orchestration {
         if locked.run.state.epoch != epoch {
             return refuse(locked.tx, CommandError::Fenced).await;
         }
-        if locked.run.state.status.is_final() {
-            let ended = Rejection::Ended(locked.run.state.status);
-            return refuse(locked.tx, ended.into()).await;
+        let state = &locked.run.state;
+        if state.status.is_final() {
+            let nothing = Committed {
+                run: state.clone(),
+                events: vec![],
+                enqueue: None,
+                remove_job: state.job_id,
+                retry_job: None,
+            };
+            locked.tx.roll_back().await?;
+            return Ok(nothing);
         }
+        // A run that was paused meanwhile needs no other attempt: resuming it makes a new job.
+        let release = if state.status.needs_job() {
+            release
+        } else {
+            Release::Done
+        };
         self.decide_and_commit(locked, Command::Release(release), Duration::ZERO)
             .await
     }

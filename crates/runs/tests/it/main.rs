@@ -1,0 +1,18 @@
+//! Tests of the Postgres side against a real server.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a failing preparation fails the test"
+)]
+
+mod access;
+mod claims;
+mod commands;
+mod create;
+mod migrations;
+mod reading;
+mod runtime;
+mod steps;
+mod support;
+mod sweeps;

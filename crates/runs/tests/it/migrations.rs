@@ -1,0 +1,104 @@
+use crate::support::connect;
+use futures::future::join_all;
+use runs::{Db, DbOptions, MIGRATIONS, MigrationError};
+use std::collections::BTreeSet;
+use testkit::Postgres;
+
+#[test]
+fn the_list_is_the_folder() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../migrations");
+    let files: BTreeSet<String> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.rsplit('.').next() == Some("sql"))
+        .collect();
+    let list: BTreeSet<String> = MIGRATIONS
+        .iter()
+        .flat_map(|migration| {
+            [
+                format!("{}.up.sql", migration.version),
+                format!("{}.down.sql", migration.version),
+            ]
+        })
+        .collect();
+    assert_eq!(files, list);
+    assert!(MIGRATIONS.is_sorted_by_key(|migration| migration.version));
+}
+
+#[tokio::test]
+async fn up_down_up_leads_to_the_same_schema() {
+    let db = Db::from_url(&Postgres::shared().await.database().await).unwrap();
+    assert!(!db.schema_is_current().await.unwrap());
+    let first = db.migrate().await.unwrap();
+    assert_eq!(first.applied.len(), MIGRATIONS.len());
+    assert!(db.schema_is_current().await.unwrap());
+    assert!(
+        db.migrate().await.unwrap().applied.is_empty(),
+        "again changes nothing"
+    );
+    runs::db::migrate::down(&db, MIGRATIONS).await.unwrap();
+    assert!(!db.schema_is_current().await.unwrap());
+    assert_eq!(db.migrate().await.unwrap(), first);
+}
+
+#[tokio::test]
+async fn ten_replicas_may_migrate_at_once() {
+    let url = Postgres::shared().await.database().await;
+    let migrate = |_| {
+        let db = Db::from_url(&url).unwrap();
+        async move { db.migrate().await.unwrap().applied.len() }
+    };
+    let applied: Vec<usize> = join_all((0..10).map(migrate)).await;
+    assert_eq!(applied.iter().sum::<usize>(), MIGRATIONS.len(), "{applied:?}");
+}
+
+#[tokio::test]
+async fn a_changed_file_and_a_missing_table_are_named() {
+    let url = Postgres::shared().await.migrated_database().await;
+    let db = Db::from_url(&url).unwrap();
+    let psql = connect(&url).await;
+    psql.batch_execute("DROP TABLE runtime.run_frames").await.unwrap();
+    let missing = db.migrate().await.unwrap_err();
+    assert_eq!(
+        missing.to_string(),
+        "required runtime table missing after migrations: run_frames"
+    );
+    psql.batch_execute("UPDATE runtime.schema_migrations SET checksum = 'x' WHERE version = '0002_runtime'")
+        .await
+        .unwrap();
+    let changed = db.migrate().await.unwrap_err();
+    assert!(matches!(changed, MigrationError::Checksum(_)));
+    assert_eq!(
+        changed.to_string(),
+        "migration checksum mismatch for 0002_runtime"
+    );
+    assert!(!db.schema_is_current().await.unwrap());
+}
+
+#[tokio::test]
+async fn a_missing_database_can_be_made() {
+    let options = DbOptions::of_url(&Postgres::shared().await.url("made_by_us"));
+    assert!(Db::connect(&options).unwrap().ping().await.is_err());
+    assert!(Db::create_database(&options).await.unwrap());
+    assert!(!Db::create_database(&options).await.unwrap());
+    Db::connect(&options).unwrap().ping().await.unwrap();
+}
+
+#[tokio::test]
+async fn stored_events_cannot_be_changed() {
+    let store = crate::support::store().await;
+    store.created(false).await;
+    let psql = store.psql().await;
+    for sql in [
+        "UPDATE runtime.run_events SET payload = '{}'",
+        "DELETE FROM runtime.run_events",
+        "TRUNCATE runtime.run_events",
+    ] {
+        let refused = psql.batch_execute(sql).await.unwrap_err();
+        assert_eq!(
+            refused.as_db_error().unwrap().message(),
+            "run_events is append-only",
+            "{sql}"
+        );
+    }
+}
