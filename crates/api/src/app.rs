@@ -22,7 +22,7 @@ use bootstrap::Shutdown;
 use bootstrap::http::{self, HttpLimits};
 use bootstrap::settings::exit;
 use domain::{Clock, Ids, SystemClock, SystemIds};
-use queue::{Queue, QueueError};
+use queue::{LiveBus, Queue, QueueError};
 use runs::{ApiKeys, Db, DbOptionsError, MigrationError, Orchestration, Outbox, Reader, RuntimeRuns};
 use std::io;
 use std::net::SocketAddr;
@@ -95,6 +95,7 @@ pub struct Server {
 struct Parts {
     db: Db,
     queue: Option<Queue>,
+    live: Option<LiveBus>,
     delivery: Delivery,
     health: Health,
     clock: Arc<dyn Clock>,
@@ -104,18 +105,21 @@ struct Parts {
 impl Parts {
     async fn build(options: &Options, shutdown: &Shutdown) -> Result<Self, StartError> {
         let db = Db::connect(&options.db)?;
-        let queue = match options.redis.validate().missing.is_empty() {
-            true => Some(Queue::connect(&options.redis).await?),
-            false => None,
+        let (queue, live) = if options.redis.validate().missing.is_empty() {
+            let queue = Queue::connect(&options.redis).await?;
+            (Some(queue), Some(LiveBus::connect(&options.redis)?))
+        } else {
+            (None, None)
         };
         let delivery = Delivery::new(queue.clone(), Outbox::new(db.clone()));
         Ok(Self {
             delivery,
-            health: Health::new(&options.server.version, shutdown.soft()),
+            health: Health::new(&options.server.api_version, shutdown.soft()),
             clock: Arc::new(SystemClock),
             ids: Arc::new(SystemIds),
             db,
             queue,
+            live,
         })
     }
 
@@ -154,7 +158,8 @@ impl Parts {
 
     fn public(&self, options: &Options, shutdown: &Shutdown) -> Router {
         let reader = Reader::new(self.db.clone());
-        let tails = Tails::new(RunEvents(reader.clone()), RedisBus);
+        let bus = RedisBus(self.live.clone());
+        let tails = Tails::new(RunEvents(reader.clone()), bus, self.clock.clone());
         shutdown.spawn(
             "stream reconciler",
             endless(reconcile::run(tails.clone(), shutdown.soft())),
@@ -233,7 +238,7 @@ impl Server {
             open(listener, parts.internal(options, bound), shutdown);
         }
         if let (Some(listener), Some(bound)) = (public, public_addr) {
-            tracing::info!(bind_addr = %bound, version = %options.server.version, "agent api listening");
+            tracing::info!(bind_addr = %bound, version = %options.server.api_version, "agent api listening");
             open(listener, parts.public(options, shutdown), shutdown);
         }
         Ok(Self {

@@ -86,7 +86,7 @@ pub struct ServerOptions {
     pub api_surfaces: Vec<String>,
     /// Shown by /health and /openapi.json.
     #[arg(long, env = "VERSION", default_value = "1.0.0")]
-    pub version: String,
+    pub api_version: String,
     /// JSON list or comma list of origins; `*` for any.
     #[arg(long, env = "CORS_ORIGINS", default_value = "[\"*\"]")]
     pub cors_origins: String,

@@ -41,10 +41,9 @@ impl Delivery {
         let Some(queue) = self.usable() else { return };
         let signal = signal.then_some(committed.run.id);
         let job = committed.enqueue.as_ref();
-        let work = join(
-            self.enqueue(queue, job),
-            announce(queue, &committed.events, committed.remove_job, signal),
-        );
+        let announced = announce(queue, &committed.events, committed.remove_job, signal);
+        // The client's futures are large; on the heap they cost idle requests nothing.
+        let work = join(Box::pin(self.enqueue(queue, job)), Box::pin(announced));
         if tokio::time::timeout(PATIENCE, work).await.is_err() {
             tracing::warn!(run_id = %committed.run.id, "redis is slow, left to the relay");
         }
@@ -70,7 +69,7 @@ impl Delivery {
         match queue.push(job).await {
             Ok(_) => self.note_sent(job.job_id).await,
             Err(error) => {
-                tracing::warn!(run_id = %job.run_id, error = %crate::error::chain(&error), "push failed")
+                tracing::warn!(run_id = %job.run_id, error = %crate::error::chain(&error), "push failed");
             }
         }
     }
@@ -92,7 +91,7 @@ impl Delivery {
             match self.outbox.due(RELAY_AGE, RELAY_BATCH).await {
                 Ok(jobs) => self.push_all(queue, &jobs).await,
                 Err(error) => {
-                    tracing::warn!(error = %crate::error::chain(&error), "outbox could not be read")
+                    tracing::warn!(error = %crate::error::chain(&error), "outbox could not be read");
                 }
             }
         }

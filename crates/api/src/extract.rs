@@ -95,13 +95,11 @@ impl Fields {
     }
 
     pub fn flag(&mut self, name: &str) -> Option<bool> {
-        match self.take(name)? {
-            Value::Bool(flag) => Some(flag),
-            _ => {
-                self.fault(name, "bool_type", "Input should be a valid boolean");
-                None
-            }
+        let value = self.take(name)?;
+        if !value.is_boolean() {
+            self.fault(name, "bool_type", "Input should be a valid boolean");
         }
+        value.as_bool()
     }
 
     /// A whole number within the range.

@@ -1,11 +1,9 @@
 //! The stream core's two ports, over Postgres and Redis.
 
-use crate::stream::{EventStore, LiveBus, Tails};
-use domain::{Clock, Event, RunId};
+use crate::stream::{EventStore, Feed, LiveBus, Notice};
+use domain::{Event, RunId};
 use runs::{Fault, Reader, StoreError};
-use std::sync::Arc;
 use std::time::Duration;
-use tokio_util::sync::CancellationToken;
 
 /// Longest wait for one read: a store that hangs is a store that is away.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
@@ -43,16 +41,35 @@ impl EventStore for RunEvents {
 
 /// Notices from Redis; none where Redis is not configured, and then the reconciler finds everything.
 #[derive(Debug, Clone)]
-pub struct RedisBus;
+pub struct RedisBus(pub Option<queue::LiveBus>);
+
+/// The notices of one run's channel.
+#[derive(Debug)]
+pub struct RedisFeed(Option<queue::LiveSubscription>);
 
 impl LiveBus for RedisBus {
-    async fn subscribe(&self, _run: RunId) -> bool {
-        false
+    type Feed = RedisFeed;
+
+    async fn subscribe(&self, run: RunId) -> RedisFeed {
+        match &self.0 {
+            Some(bus) => RedisFeed(Some(bus.subscribe(run).await)),
+            None => RedisFeed(None),
+        }
     }
 
-    async fn unsubscribe(&self, _run: RunId) {}
-
     fn connected(&self) -> bool {
-        false
+        self.0.as_ref().is_some_and(|bus| *bus.connected().borrow())
+    }
+}
+
+impl Feed for RedisFeed {
+    async fn next(&mut self) -> Notice {
+        match &mut self.0 {
+            Some(subscription) => match subscription.next().await {
+                queue::Signal::Message(text) => Notice::Message(text),
+                queue::Signal::Dirty => Notice::Lost,
+            },
+            None => std::future::pending().await,
+        }
     }
 }

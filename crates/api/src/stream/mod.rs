@@ -19,6 +19,7 @@ pub use viewer::{Pace, Viewer};
 
 use domain::{Event, RunId};
 use std::future::Future;
+use std::sync::Arc;
 
 /// Committed events; visibility order is seq order.
 pub trait EventStore: Clone + Send + Sync + 'static {
@@ -36,13 +37,29 @@ pub trait EventStore: Clone + Send + Sync + 'static {
     fn heads(&self, runs: &[RunId]) -> impl Future<Output = Result<Vec<(RunId, i64)>, Self::Error>> + Send;
 }
 
-/// Notices of events, at most once each, in any order. Subscriptions are counted per run.
+/// Notices of events, at most once each, in any order.
 pub trait LiveBus: Clone + Send + Sync + 'static {
-    /// Resolves when the subscription is in force (`true`), or could not be made (`false`).
-    fn subscribe(&self, run: RunId) -> impl Future<Output = bool> + Send;
+    type Feed: Feed;
 
-    fn unsubscribe(&self, run: RunId) -> impl Future<Output = ()> + Send;
+    /// Resolves when the subscription is in force; or after a short while without it, and then the feed's next
+    /// notice is [`Notice::Lost`] as soon as it is. Dropping the feed ends it.
+    fn subscribe(&self, run: RunId) -> impl Future<Output = Self::Feed> + Send;
 
     /// Whether notices can be expected at present.
     fn connected(&self) -> bool;
+}
+
+/// The notices of one run.
+pub trait Feed: Send + 'static {
+    /// The next notice; waits for ever when nothing comes.
+    fn next(&mut self) -> impl Future<Output = Notice> + Send;
+}
+
+/// What a feed says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// A message as it was published, by whomever.
+    Message(Arc<str>),
+    /// Messages may have been lost: read the store.
+    Lost,
 }

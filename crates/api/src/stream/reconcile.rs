@@ -32,7 +32,6 @@ pub async fn run<S: EventStore, B: LiveBus>(tails: Tails<S, B>, stop: Cancellati
             () = tokio::time::sleep(pause) => {}
             () = stop.cancelled() => return,
         }
-        tails.resubscribe().await;
         let answered = round(&tails).await;
         if answered {
             lost_since = None;

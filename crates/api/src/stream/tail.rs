@@ -6,15 +6,15 @@
 
 use super::frames::{Form, Frame};
 use super::message::{self, Meaning, Transient};
-use super::{EventStore, LiveBus};
+use super::{EventStore, Feed as _, LiveBus, Notice};
 use bytes::Bytes;
-use domain::{Event, RunId};
-use jiff::Timestamp;
+use domain::{Clock, Event, RunId};
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{OnceCell, watch};
+use tokio_util::task::AbortOnDropHandle;
 
 /// Frames kept for viewers that keep up; slower ones read pages.
 const RING_FRAMES: usize = 256;
@@ -24,10 +24,8 @@ const RING_BYTES: usize = 256 * 1024;
 const FILL_PAGE: usize = 100;
 /// Transient frames kept for viewers that are about to read them.
 const TRANSIENTS: usize = 64;
-/// Longest wait for the acknowledgement of a subscription; the reconciler makes good what is missed.
-const SUBSCRIBE_WAIT: Duration = Duration::from_millis(500);
 /// A tail outlives its last viewer by this, for those that reconnect.
-const LINGER: Duration = Duration::from_secs(10);
+const LINGER: Duration = Duration::from_secs(2);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -69,8 +67,8 @@ pub struct Tail {
     state: Mutex<State>,
     changed: watch::Sender<()>,
     viewers: AtomicUsize,
-    subscription: OnceCell<()>,
-    subscribed: AtomicBool,
+    /// Passes notices on; there from the first viewer's subscription to the tail's end.
+    listener: OnceCell<AbortOnDropHandle<()>>,
 }
 
 impl Tail {
@@ -80,8 +78,7 @@ impl Tail {
             state: Mutex::default(),
             changed: watch::Sender::new(()),
             viewers: AtomicUsize::new(0),
-            subscription: OnceCell::new(),
-            subscribed: AtomicBool::new(false),
+            listener: OnceCell::new(),
         }
     }
 
@@ -213,7 +210,8 @@ impl Tail {
 pub struct Tails<S, B> {
     pub store: S,
     pub bus: B,
-    tails: Arc<Mutex<HashMap<RunId, Arc<Tail>>>>,
+    clock: Arc<dyn Clock>,
+    watched: Arc<Mutex<HashMap<RunId, Arc<Tail>>>>,
     /// The store has been away for so long that idle streams must end.
     interrupted: watch::Sender<bool>,
 }
@@ -223,18 +221,20 @@ impl<S: Clone, B: Clone> Clone for Tails<S, B> {
         Self {
             store: self.store.clone(),
             bus: self.bus.clone(),
-            tails: self.tails.clone(),
+            clock: self.clock.clone(),
+            watched: self.watched.clone(),
             interrupted: self.interrupted.clone(),
         }
     }
 }
 
 impl<S: EventStore, B: LiveBus> Tails<S, B> {
-    pub fn new(store: S, bus: B) -> Self {
+    pub fn new(store: S, bus: B, clock: Arc<dyn Clock>) -> Self {
         Self {
             store,
             bus,
-            tails: Arc::default(),
+            clock,
+            watched: Arc::default(),
             interrupted: watch::Sender::new(false),
         }
     }
@@ -242,7 +242,7 @@ impl<S: EventStore, B: LiveBus> Tails<S, B> {
     /// Joins a run's tail; the subscription is in force when this returns, or the reconciler stands in for it.
     pub async fn attach(&self, run: RunId) -> Attached<S, B> {
         let tail = {
-            let mut tails = lock(&self.tails);
+            let mut tails = lock(&self.watched);
             let tail = tails
                 .entry(run)
                 .or_insert_with(|| Arc::new(Tail::new(run)))
@@ -254,54 +254,47 @@ impl<S: EventStore, B: LiveBus> Tails<S, B> {
             tails: self.clone(),
             tail,
         };
-        let subscribe = self.subscribe(&attached.tail);
-        attached.tail.subscription.get_or_init(|| subscribe).await;
+        attached
+            .tail
+            .listener
+            .get_or_init(|| self.listen(&attached.tail))
+            .await;
         attached
     }
 
-    async fn subscribe(&self, tail: &Tail) {
-        let asked = tokio::time::timeout(SUBSCRIBE_WAIT, self.bus.subscribe(tail.run)).await;
-        tail.subscribed.store(asked.unwrap_or(false), Ordering::Release);
-    }
-
-    /// Subscribes tails that could not be before, and reads what they may have missed.
-    pub(super) async fn resubscribe(&self) {
-        for tail in self.watched() {
-            let pending = tail.subscription.initialized() && !tail.subscribed.load(Ordering::Acquire);
-            if pending && self.bus.connected() {
-                self.subscribe(&tail).await;
-                self.mark_dirty(&tail);
+    /// Subscribes, then passes notices on for as long as the tail lives.
+    async fn listen(&self, tail: &Arc<Tail>) -> AbortOnDropHandle<()> {
+        let mut feed = self.bus.subscribe(tail.run).await;
+        let (tails, tail) = (self.clone(), Arc::downgrade(tail));
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            loop {
+                let notice = feed.next().await;
+                let Some(tail) = tail.upgrade() else { return };
+                tails.notice(&tail, &notice);
             }
-        }
+        }))
     }
 
-    pub(super) fn watched(&self) -> Vec<Arc<Tail>> {
-        lock(&self.tails).values().cloned().collect()
-    }
-
-    /// A message on a run's channel.
-    pub fn message(&self, run: RunId, text: &str, now: Timestamp) {
-        let Some(tail) = lock(&self.tails).get(&run).cloned() else {
-            return;
+    /// What a notice means for a tail.
+    fn notice(&self, tail: &Arc<Tail>, notice: &Notice) {
+        let Notice::Message(text) = notice else {
+            return self.mark_dirty(tail);
         };
-        match message::read(run, text, now) {
+        match message::read(tail.run, text, self.clock.now()) {
             Meaning::Stored(seq) if tail.head().is_some_and(|head| seq <= head) => {}
-            Meaning::Stored(_) | Meaning::Claim => self.mark_dirty(&tail),
+            Meaning::Stored(_) | Meaning::Claim => self.mark_dirty(tail),
             Meaning::Show(transient) => tail.show(transient),
         }
     }
 
-    /// Notices may have been lost: every tail reads the store.
-    pub fn lost(&self) {
-        for tail in self.watched() {
-            self.mark_dirty(&tail);
-        }
+    pub(super) fn watched(&self) -> Vec<Arc<Tail>> {
+        lock(&self.watched).values().cloned().collect()
     }
 
     /// The store's newest seqs: fill what is behind.
     pub(super) fn compare(&self, heads: &[(RunId, i64)]) {
         for (run, last_seq) in heads {
-            let tail = lock(&self.tails).get(run).cloned();
+            let tail = lock(&self.watched).get(run).cloned();
             let behind = tail.filter(|tail| {
                 let state = lock(&tail.state);
                 state.dirty || state.head.is_some_and(|head| head < *last_seq)
@@ -348,16 +341,13 @@ impl<S: EventStore, B: LiveBus> Tails<S, B> {
     /// Drops the tail of a run nobody watches any more, `LINGER` after its last viewer.
     async fn expire(self, tail: Arc<Tail>) {
         tokio::time::sleep(LINGER).await;
-        let removed = {
-            let mut tails = lock(&self.tails);
-            let idle = tail.viewers.load(Ordering::Relaxed) == 0;
-            let present = tails
-                .get(&tail.run)
-                .is_some_and(|present| Arc::ptr_eq(present, &tail));
-            idle && present && tails.remove(&tail.run).is_some()
-        };
-        if removed && tail.subscribed.load(Ordering::Acquire) {
-            self.bus.unsubscribe(tail.run).await;
+        let mut tails = lock(&self.watched);
+        let idle = tail.viewers.load(Ordering::Relaxed) == 0;
+        let present = tails
+            .get(&tail.run)
+            .is_some_and(|present| Arc::ptr_eq(present, &tail));
+        if idle && present {
+            tails.remove(&tail.run);
         }
     }
 }

@@ -64,6 +64,7 @@ pub struct Viewer<S: EventStore, B: LiveBus> {
     caught_up: bool,
     ended: bool,
     last_sent: Instant,
+    last_beat: Instant,
     failing_since: Option<Instant>,
 }
 
@@ -94,6 +95,7 @@ impl<S: EventStore, B: LiveBus> Viewer<S, B> {
             caught_up: false,
             ended: false,
             last_sent: Instant::now(),
+            last_beat: Instant::now(),
             failing_since: None,
         }
     }
@@ -205,12 +207,22 @@ impl<S: EventStore, B: LiveBus> Viewer<S, B> {
             () = tokio::time::sleep(READ_AGAIN) => {}
             () = self.setting.stop.cancelled() => {}
         }
-        if self.last_sent.elapsed() >= self.setting.pace.beat {
+        if Instant::now() >= self.beat_at() {
             self.beat();
         }
     }
 
+    /// Comments break silence; heartbeats of the named form come whatever else does.
+    fn beat_at(&self) -> Instant {
+        let since = match self.setting.form {
+            Form::Default => self.last_sent,
+            Form::Named => self.last_beat,
+        };
+        since + self.setting.pace.beat
+    }
+
     fn beat(&mut self) {
+        self.last_beat = Instant::now();
         let now = self.setting.clock.now();
         self.pending.push_back(frames::beat(self.setting.form, now));
     }
@@ -225,7 +237,7 @@ impl<S: EventStore, B: LiveBus> Viewer<S, B> {
     }
 
     async fn woken(&mut self) -> Woken {
-        let beat_at = self.last_sent + self.setting.pace.beat;
+        let beat_at = self.beat_at();
         tokio::select! {
             biased;
             () = self.setting.stop.cancelled() => Woken::Stopped,
