@@ -1,0 +1,148 @@
+#!/usr/bin/env bash
+# The second command: every check and every test, against real servers on free ports.
+#
+#   scripts/local/test.sh            all
+#   scripts/local/test.sh --quick    no documentation, no lint of the scripts
+#
+# TEST_RUNNER=nextest|cargo chooses the runner of the tests. The last line is `N passed, N failed`:
+# checks and tests together.
+set -uo pipefail
+here=$(dirname "${BASH_SOURCE[0]}")
+# shellcheck source=scripts/local/common.sh
+. "$here/common.sh"
+
+quick=''
+case ${1:-} in
+-h | --help)
+    sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    exit 0
+    ;;
+--quick) quick=yes ;;
+'') ;;
+*) die "unknown argument: $1 (see --help)" ;;
+esac
+
+# Tests make their own servers; nothing of this shell may lead them to others.
+unset DATABASE_URL REDIS_URL S3_ENDPOINT S3_ACCESS_KEY S3_SECRET_KEY JWT_SECRET TOKEN API_URL AGENT_HOME
+unset LLM_PRIMARY_PROVIDER ANTHROPIC_API_KEY OPENAI_API_KEY OPENAI_BASE_URL QUEUE_PREFIX
+export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-auto}
+export CARGO_INCREMENTAL=${CARGO_INCREMENTAL:-0}
+
+passed=0 failed=0
+report=()
+started=$SECONDS
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
+# note RESULT NAME SECONDS [DETAIL]
+note() {
+    local colour=$green
+    if [ "$1" = FAIL ]; then colour=$red; elif [ "$1" = skip ]; then colour=$yellow; fi
+    report+=("$(printf '%s%-4s%s %-22s %4s s  %s' "$colour" "$1" "$plain" "$2" "$3" "${4:-}")")
+}
+
+# check NAME COMMAND...: one check; its output is shown.
+check() {
+    local name=$1 begun=$SECONDS
+    shift
+    say "${bold}$name${plain}: $*"
+    if "$@" </dev/null; then
+        passed=$((passed + 1))
+        note ok "$name" $((SECONDS - begun))
+    else
+        failed=$((failed + 1))
+        note FAIL "$name" $((SECONDS - begun)) "$*"
+    fi
+}
+
+# tests NAME COMMAND...: a run of tests; each test counts. A run that ends badly without a failed test counts as one.
+tests() {
+    local name=$1 begun=$SECONDS status good bad
+    shift
+    say "${bold}$name${plain}: $*"
+    "$@" </dev/null 2>&1 | tee "$log"
+    status=${PIPESTATUS[0]}
+    read -r good bad <<<"$(count_tests)"
+    if [ "$status" -ne 0 ] && [ "$bad" -eq 0 ]; then bad=1; fi
+    passed=$((passed + good))
+    failed=$((failed + bad))
+    if [ "$bad" -eq 0 ]; then
+        note ok "$name" $((SECONDS - begun)) "$good tests"
+    else
+        note FAIL "$name" $((SECONDS - begun)) "$good passed, $bad failed: $*"
+    fi
+}
+
+# Sums the closing lines of `cargo test` (one per binary) or of nextest (one).
+count_tests() {
+    sed 's/\x1b\[[0-9;]*m//g' "$log" | awk '
+        /^test result: / { for (i = 1; i < NF; i++) { if ($(i + 1) ~ /^passed/) good += $i; if ($(i + 1) ~ /^failed/) bad += $i } }
+        / Summary \[/ { for (i = 1; i < NF; i++) { if ($(i + 1) ~ /^passed/) good += $i; if ($(i + 1) ~ /^failed/) bad += $i; if ($(i + 1) ~ /^timed/) bad += $i } }
+        END { print good + 0, bad + 0 }'
+}
+
+runner() {
+    case ${TEST_RUNNER:-auto} in
+    nextest) echo nextest ;;
+    cargo) echo cargo ;;
+    *) if cargo nextest --version >/dev/null 2>&1; then echo nextest; else echo cargo; fi ;;
+    esac
+}
+
+# Only one TLS stack (rustls with aws-lc-rs) is built in.
+one_tls_stack() {
+    local crate bad=0
+    for crate in ring openssl-sys native-tls; do
+        if cargo tree --workspace --edges no-dev --invert "$crate" 2>/dev/null | grep -q .; then
+            warn "$crate is in the tree: cargo tree --workspace -e no-dev -i $crate"
+            bad=1
+        fi
+    done
+    return $bad
+}
+
+need_cargo
+install_missing
+if ! have_redis || ! have_postgres_programs; then
+    REDIS_URL='' DATABASE_URL='' what_is_missing >&2
+    die "the tests need real servers, see above"
+fi
+cd "$root" || die "cannot enter $root"
+
+check lock cargo metadata --locked --format-version 1 --no-deps -q
+check fmt cargo fmt --all --check
+check clippy cargo clippy --workspace --all-targets --quiet -- -D warnings
+check build cargo build --workspace --bins --quiet
+if [ -z "$quick" ]; then
+    check doc env RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items --quiet
+    check tls one_tls_stack
+    if cargo deny --version >/dev/null 2>&1; then
+        check deny cargo deny --offline check bans licenses sources
+    else
+        note skip deny 0 "cargo-deny is not installed"
+    fi
+    if command -v shellcheck >/dev/null; then
+        mapfile -t scripts < <(git ls-files '*.sh' '.ci/run' 2>/dev/null)
+        check shellcheck shellcheck -x "${scripts[@]}"
+    else
+        note skip shellcheck 0 "shellcheck is not installed"
+    fi
+fi
+
+has_e2e=''
+if [ -f crates/cli/tests/e2e.rs ] || [ -f crates/cli/tests/e2e/main.rs ]; then has_e2e=yes; fi
+# The end-to-end test drives the built programs from outside; it runs alone so that nothing else slows it.
+if [ "$(runner)" = nextest ]; then
+    tests tests cargo nextest run --workspace --no-fail-fast --status-level fail --final-status-level fail -E 'not binary(e2e)'
+    if [ -n "$has_e2e" ]; then
+        tests e2e cargo nextest run --workspace --no-fail-fast --test-threads 1 -E 'binary(e2e)'
+    fi
+else
+    tests tests cargo test --workspace --no-fail-fast --quiet
+fi
+
+printf '\n' >&2
+printf '%s\n' "${report[@]}" >&2
+printf '%s\n' "${dim}$((SECONDS - started)) s${plain}" >&2
+printf '%d passed, %d failed\n' "$passed" "$failed"
+[ "$failed" -eq 0 ]
