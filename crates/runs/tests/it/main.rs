@@ -16,3 +16,4 @@ mod runtime;
 mod steps;
 mod support;
 mod sweeps;
+mod tls;
