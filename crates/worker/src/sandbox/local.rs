@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 const ROOT: &str = "/workspace";
 const MIN_TIMEOUT: Duration = Duration::from_secs(1);
-const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
+const MAX_TIMEOUT: Duration = Duration::from_hours(1);
 
 /// Programs in namespaces. Clones share the scratch directory.
 #[derive(Debug, Clone)]

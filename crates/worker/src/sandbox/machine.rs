@@ -1,7 +1,7 @@
 //! One machine's means of isolation, and one execution with them.
 
 use super::bubblewrap::{STARTED, arguments};
-use super::cgroup::{Cgroups, Group};
+use super::cgroup::Cgroups;
 use super::code::Launch;
 use super::host::Host;
 use super::limits::Limits;

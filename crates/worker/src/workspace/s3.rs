@@ -19,7 +19,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// One try of a call without a large body.
 const SMALL_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// One try of an upload: the largest default file at about 2 Mbit/s. Stalled streams are cut earlier.
-const UPLOAD_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(120);
+const UPLOAD_ATTEMPT_TIMEOUT: Duration = Duration::from_mins(2);
 const MAX_ATTEMPTS: u32 = 4;
 /// Answer to a readiness check.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
