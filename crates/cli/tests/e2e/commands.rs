@@ -1,0 +1,1 @@
+//! `agentctl`, from `up` to `down`.

@@ -1,0 +1,14 @@
+//! The whole system from outside: the built programs as processes, HTTP, SSE, psql and redis-cli.
+//!
+//! Build the programs first: `cargo build --workspace --bins`.
+#![cfg(test)]
+
+mod commands;
+mod errors;
+mod happy;
+mod losses;
+mod queue;
+mod settings;
+mod streams;
+mod support;
+mod takeover;

@@ -1,0 +1,282 @@
+//! Workers that die, leave, or are told to stop.
+
+use crate::support::{LONG, SOON, Setup, System, message, script, shell, sleep_ms, write};
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+use testkit::{eventually, eventually_some};
+
+/// AA-70, plus what a loaded machine needs to notice it.
+const TAKE_OVER_LIMIT: Duration = Duration::from_secs(12);
+
+async fn fencing_token(system: &System, run: &str) -> i64 {
+    let sql = "SELECT fencing_token FROM agent_runs WHERE id::text = $1";
+    system.count(sql, run).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_worker_is_replaced_within_twelve_seconds_and_settled_steps_stay_settled() {
+    let mut system = Setup::workers(1).start().await;
+    let steps = [
+        write("one.txt", "1"),
+        shell("sleep 6; cat one.txt; printf 2 > two.txt"),
+        write("three.txt", "3"),
+    ];
+    let run = system.begin(&script(&steps)).await;
+    system.wait_steps(&run, "running", 1).await;
+    eventually(SOON, || async { system.steps(&run, "completed").await == 1 }).await;
+    eventually(SOON, || async { system.steps(&run, "running").await == 1 }).await;
+    let settled = "SELECT completed_at::text FROM agent_steps WHERE run_id::text = $1 AND step_number = 1";
+    let settled_at = system.text(settled, &run).await;
+    let second = "SELECT id::text FROM agent_steps WHERE run_id::text = $1 AND step_number = 2";
+    let second_id = system.text(second, &run).await;
+    system.add_worker().await;
+    system.workers[0].kill();
+    let killed = Instant::now();
+    let taken = eventually_some(SOON, || async {
+        (fencing_token(&system, &run).await == 2).then_some(())
+    });
+    assert!(
+        taken.await.is_some(),
+        "nobody took over:\n{}",
+        system.task_log(&run).await
+    );
+    let waited = killed.elapsed();
+    assert!(waited <= TAKE_OVER_LIMIT, "taken over only after {waited:?}");
+    system.wait_status(&run, "completed", LONG).await;
+    let named = system.assert_whole(&run).await;
+    let calls = named
+        .iter()
+        .filter(|frame| frame.event.as_deref() == Some("tool_call"));
+    assert_eq!(calls.count(), 3);
+    assert_eq!(system.text(settled, &run).await, settled_at);
+    assert_eq!(system.text(second, &run).await, second_id);
+    assert_eq!(system.steps(&run, "completed").await, 3);
+    let stdout = "SELECT tool_output->'output'->>'stdout' FROM agent_steps WHERE run_id::text = $1 AND step_number = 2";
+    assert_eq!(system.text(stdout, &run).await, "1");
+    let turns = "SELECT count(*) FROM token_records WHERE run_id::text = $1";
+    let distinct = "SELECT count(*) FROM agent_turns WHERE run_id::text = $1";
+    assert!(system.count(turns, &run).await <= system.count(distinct, &run).await + 1);
+    let crashes = "SELECT retry_count::bigint FROM agent_runs WHERE id::text = $1";
+    assert!(system.count(crashes, &run).await <= 1);
+    system.assert_queue_empties().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_a_killed_workers_tool_stays_behind() {
+    let mut system = Setup::workers(1).start().await;
+    let run = system.begin(&script(&[shell("sleep 7531")])).await;
+    system.wait_steps(&run, "running", 1).await;
+    eventually(SOON, || async { processes_with("7531") > 0 }).await;
+    system.workers[0].kill();
+    eventually(SOON, || async { processes_with("7531") == 0 }).await;
+}
+
+/// How many processes have this argument in their command line exactly.
+fn processes_with(argument: &str) -> usize {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let line = |entry: std::fs::DirEntry| std::fs::read(entry.path().join("cmdline")).ok();
+    let matches = |line: &Vec<u8>| {
+        line.split(|&byte| byte == 0)
+            .any(|word| word == argument.as_bytes())
+    };
+    entries.filter_map(line).filter(matches).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_stopped_while_queued_is_never_planned() {
+    let mut system = Setup::workers(0).start().await;
+    let run = system.begin(&script(&[message("never")])).await;
+    assert_eq!(system.length("pending"), 1);
+    assert_eq!(system.act("stop", &run).await["status"], "cancelled");
+    system.assert_queue_empties().await;
+    let other = system.begin(&script(&[message("after")])).await;
+    system.add_worker().await;
+    system.wait_status(&other, "completed", LONG).await;
+    assert_eq!(system.status(&run).await, "cancelled");
+    let begun = "SELECT count(*) FROM agent_runs WHERE id::text = $1 AND started_at IS NOT NULL";
+    assert_eq!(system.count(begun, &run).await, 0);
+    system.assert_whole(&run).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_stopped_during_a_tool_call_ends_the_process_and_writes_nothing_after_complete() {
+    let system = Setup::workers(1).start().await;
+    let run = system
+        .begin(&script(&[shell("sleep 9753"), message("never")]))
+        .await;
+    system.wait_steps(&run, "running", 1).await;
+    eventually(SOON, || async { processes_with("9753") > 0 }).await;
+    let asked = Instant::now();
+    assert_eq!(
+        system.act("stop", &run).await["message"],
+        "Agent execution stopped"
+    );
+    eventually(SOON, || async { processes_with("9753") == 0 }).await;
+    let waited = asked.elapsed();
+    assert!(
+        waited < Duration::from_secs(5),
+        "the process was gone only after {waited:?}"
+    );
+    let named = system.assert_whole(&run).await;
+    let tail: Vec<&str> = named
+        .iter()
+        .rev()
+        .take(3)
+        .filter_map(|frame| frame.event.as_deref())
+        .collect();
+    assert_eq!(tail, ["complete", "status", "tool_result"]);
+    let result = named[named.len() - 3].json();
+    assert_eq!(
+        (&result["success"], &result["error"]),
+        (&json!(false), &json!("Cancelled"))
+    );
+    assert_eq!(named.last().unwrap().json()["status"], "cancelled");
+    assert_eq!(system.steps(&run, "cancelled").await, 1);
+    let count = "SELECT count(*) FROM agent_steps WHERE run_id::text = $1";
+    assert_eq!(system.count(count, &run).await, 1);
+    let last_seq = "SELECT last_seq FROM agent_runs WHERE id::text = $1";
+    let end = system.count(last_seq, &run).await;
+    system.assert_queue_empties().await;
+    assert_eq!(system.count(last_seq, &run).await, end);
+    // The worker is free again.
+    let next = system.begin(&script(&[message("next")])).await;
+    system.wait_status(&next, "completed", LONG).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_run_frees_its_worker_and_goes_on_at_the_next_step() {
+    let system = Setup::workers(1)
+        .worker_env("WORKER_CONCURRENCY", "1")
+        .start()
+        .await;
+    let steps = [message("one"), shell("sleep 2"), message("three")];
+    let run = system.begin(&script(&steps)).await;
+    eventually(SOON, || async {
+        system.steps(&run, "running").await == 1 && system.steps(&run, "completed").await == 1
+    })
+    .await;
+    let paused = system.act("pause", &run).await;
+    assert_eq!(
+        (&paused["status"], &paused["message"]),
+        (&json!("paused"), &json!("Agent execution paused"))
+    );
+    system.assert_queue_empties().await;
+    assert_eq!(
+        system.steps(&run, "completed").await,
+        2,
+        "the running step settles"
+    );
+    let other = system.begin(&script(&[message("meanwhile")])).await;
+    system.wait_status(&other, "completed", LONG).await;
+    assert_eq!(system.status(&run).await, "paused");
+    let resumed = system.act("resume", &run).await;
+    assert_eq!(
+        (&resumed["status"], &resumed["message"]),
+        (&json!("executing"), &json!("Agent execution resumed"))
+    );
+    system.wait_status(&run, "completed", LONG).await;
+    assert_eq!(system.steps(&run, "completed").await, 3);
+    let plannings = "SELECT count(*) FROM agent_task_logs WHERE run_id::text = $1 AND metadata->>'to_status' = 'planning'";
+    assert_eq!(system.count(plannings, &run).await, 1);
+    system.assert_whole(&run).await;
+    system.assert_queue_empties().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_asks_waits_without_a_worker_and_goes_on_with_the_answer() {
+    let system = Setup::workers(1).start().await;
+    let ask = json!({"type": "request_input", "message": "Which colour?"});
+    let run = system
+        .begin(&script(&[message("one"), ask, message("two")]))
+        .await;
+    system.wait_status(&run, "waiting_user", LONG).await;
+    system.assert_queue_empties().await;
+    let asked = "SELECT count(*) FROM agent_messages WHERE run_id::text = $1 AND role = 'assistant' AND content = 'Which colour?'";
+    assert_eq!(system.count(asked, &run).await, 1);
+    let resume = json!({"action": "resume", "run_id": run, "user_input": "blue"});
+    let answer = system.execute(resume).await;
+    assert_eq!(
+        (&answer["status"], &answer["message"]),
+        (&json!("executing"), &json!("Agent execution resumed"))
+    );
+    system.wait_status(&run, "completed", LONG).await;
+    let said =
+        "SELECT count(*) FROM agent_messages WHERE run_id::text = $1 AND role = 'user' AND content = 'blue'";
+    assert_eq!(system.count(said, &run).await, 1);
+    assert_eq!(system.steps(&run, "completed").await, 2);
+    system.assert_whole(&run).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_told_to_leave_hands_its_run_over_and_ends_with_zero() {
+    let mut system = Setup::workers(1).start().await;
+    let steps: Vec<Value> = (0..6)
+        .map(|number| shell(&format!("sleep 1; printf {number}")))
+        .collect();
+    let run = system.begin(&script(&steps)).await;
+    eventually(SOON, || async { system.steps(&run, "completed").await >= 1 }).await;
+    system.add_worker().await;
+    system.workers[0].term();
+    let status = system.workers[0].wait(SOON).await;
+    assert_eq!(status.code(), Some(0));
+    system.wait_status(&run, "completed", LONG).await;
+    assert_eq!(system.steps(&run, "completed").await, 6);
+    let row = &system
+        .sql(
+            "SELECT retry_count, crash_count, fencing_token FROM agent_runs WHERE id::text = $1",
+            &run,
+        )
+        .await[0];
+    assert_eq!(
+        (row.get::<_, i32>(0), row.get::<_, i32>(1)),
+        (0, 0),
+        "attempt unchanged"
+    );
+    assert_eq!(row.get::<_, i64>(2), 2, "claimed once by each");
+    system.assert_whole(&run).await;
+    system.assert_queue_empties().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leaving_worker_lets_a_short_running_step_end_and_stops_a_long_one() {
+    let mut system = Setup::workers(1)
+        .worker_env("WORKER_SHUTDOWN_GRACE_SECONDS", "2")
+        .start()
+        .await;
+    let run = system.begin(&script(&[message("one"), shell("sleep 8")])).await;
+    eventually(SOON, || async {
+        system.steps(&run, "completed").await == 1 && system.steps(&run, "running").await == 1
+    })
+    .await;
+    system.workers[0].term();
+    let status = system.workers[0].wait(Duration::from_secs(15)).await;
+    assert_eq!(status.code(), Some(0));
+    assert_eq!(system.length("pending"), 1, "{:?}", system.lengths());
+    assert_eq!(system.jobs("pending")[0]["attempt"], 1);
+    system.add_worker().await;
+    system.wait_status(&run, "completed", LONG).await;
+    system.assert_whole(&run).await;
+    let retries = "SELECT retry_count::bigint FROM agent_runs WHERE id::text = $1";
+    assert_eq!(system.count(retries, &run).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sleeping_model_does_not_keep_a_worker_from_leaving_or_a_run_from_stopping() {
+    let mut system = Setup::workers(1).start().await;
+    let run = system
+        .begin(&script(&[message("one"), sleep_ms(60_000), message("two")]))
+        .await;
+    system.wait_steps(&run, "completed", 1).await;
+    assert_eq!(system.act("stop", &run).await["status"], "cancelled");
+    system.assert_queue_empties().await;
+    let run = system
+        .begin(&script(&[message("one"), sleep_ms(3_000), message("two")]))
+        .await;
+    system.wait_steps(&run, "completed", 1).await;
+    system.workers[0].term();
+    assert_eq!(system.workers[0].wait(SOON).await.code(), Some(0));
+    system.add_worker().await;
+    system.wait_status(&run, "completed", LONG).await;
+    assert_eq!(system.steps(&run, "completed").await, 2);
+    system.assert_whole(&run).await;
+}
