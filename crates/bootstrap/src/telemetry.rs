@@ -22,7 +22,9 @@ const BUCKETS: [f64; 12] = [
 
 /// Starts logging; `filter` is a level or a `tracing` filter. A second call changes nothing.
 pub fn init(filter: &str) {
-    let filter = EnvFilter::try_new(filter.to_lowercase()).unwrap_or_else(|_| EnvFilter::new("info"));
+    // At debug the Postgres client prints statement parameters, prompts among them.
+    let filter = format!("{},tokio_postgres=info", filter.to_lowercase());
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .event_format(JsonLine)

@@ -23,7 +23,7 @@ pub const STALLED_AFTER: Duration = Duration::from_secs(15);
 const CHECK_LIMIT: Duration = Duration::from_secs(2);
 /// Results are at most this old.
 const CHECK_AGE: Duration = Duration::from_secs(4);
-const MODEL_CHECK_AGE: Duration = Duration::from_secs(60);
+const MODEL_CHECK_AGE: Duration = Duration::from_mins(1);
 
 /// What the checks need.
 #[derive(Debug)]

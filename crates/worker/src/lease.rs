@@ -100,7 +100,7 @@ impl LeaseThread {
                 }
             }
             Err(error) => {
-                tracing::warn!(error = %with_sources(&error), "leases not renewed in the run store")
+                tracing::warn!(error = %with_sources(&error), "leases not renewed in the run store");
             }
         }
     }

@@ -13,6 +13,7 @@
 
 pub mod app;
 pub mod backoff;
+mod build;
 pub mod check;
 pub mod config;
 pub mod health;

@@ -33,11 +33,13 @@ impl RunLog for FencedLog<'_> {
 fn refusal(error: CommandError) -> CommitError {
     match error {
         CommandError::Rejected(Rejection::Ended(status)) => CommitError::Ended(status),
-        CommandError::Rejected(Rejection::Paused) => CommitError::Paused,
-        CommandError::Rejected(Rejection::Illegal {
-            from: RunStatus::Paused,
-            ..
-        }) => CommitError::Paused,
+        CommandError::Rejected(
+            Rejection::Paused
+            | Rejection::Illegal {
+                from: RunStatus::Paused,
+                ..
+            },
+        ) => CommitError::Paused,
         CommandError::Fenced | CommandError::NotFound => CommitError::Fenced,
         CommandError::Rejected(other) => CommitError::Refused(other.to_string()),
         other => CommitError::Unavailable(with_sources(&other)),

@@ -11,7 +11,7 @@ use runs::{CommandError, Committed, Orchestration};
 use std::time::{Duration, Instant};
 
 /// How long a release is tried while Postgres is away. After that the leases run out and the run is taken over.
-const RELEASE_PATIENCE: Duration = Duration::from_secs(60);
+const RELEASE_PATIENCE: Duration = Duration::from_mins(1);
 const RELEASE_PAUSE: Duration = Duration::from_millis(500);
 
 /// Settles jobs; the returned word is the `status` label of `agent_jobs_processed_total`.
@@ -85,7 +85,7 @@ impl Settle<'_> {
         delivery.job.retry_count = state.0;
         delivery.job.attempt = state.0 + 1;
         if committed.retry_job.is_some() {
-            self.report(run_id, delivery.retry(after, error).await);
+            report(run_id, delivery.retry(after, error).await);
         }
         "retried"
     }
@@ -149,7 +149,7 @@ impl Settle<'_> {
     /// The entry leaves the queue.
     pub async fn drop_entry(&self, delivery: Delivery) {
         let run_id = delivery.job.run_id;
-        self.report(run_id, delivery.ack().await);
+        report(run_id, delivery.ack().await);
     }
 
     async fn dropped(&self, delivery: Delivery, status: &'static str) -> &'static str {
@@ -160,7 +160,7 @@ impl Settle<'_> {
     /// To the front of its line, attempt unchanged.
     pub async fn hand_back(&self, delivery: Delivery) -> &'static str {
         let run_id = delivery.job.run_id;
-        self.report(run_id, delivery.hand_back().await);
+        report(run_id, delivery.hand_back().await);
         "handed_back"
     }
 
@@ -168,19 +168,19 @@ impl Settle<'_> {
     pub async fn bury(&self, delivery: Delivery, reason: BuryReason, error: &str) -> &'static str {
         let run_id = delivery.job.run_id;
         tracing::error!(run_id = %run_id, reason = reason.as_str(), error, "job buried");
-        self.report(run_id, delivery.bury(reason, error).await);
+        report(run_id, delivery.bury(reason, error).await);
         "buried"
     }
+}
 
-    fn report(&self, run_id: RunId, settled: Result<Settled, QueueError>) {
-        match settled {
-            Ok(Settled::Done) => {}
-            Ok(other) => {
-                tracing::debug!(run_id = %run_id, settled = ?other, "queue entry was not ours any more")
-            }
-            Err(error) => {
-                tracing::warn!(run_id = %run_id, error = %with_sources(&error), "queue entry not settled");
-            }
+fn report(run_id: RunId, settled: Result<Settled, QueueError>) {
+    match settled {
+        Ok(Settled::Done) => {}
+        Ok(other) => {
+            tracing::debug!(run_id = %run_id, settled = ?other, "queue entry was not ours any more");
+        }
+        Err(error) => {
+            tracing::warn!(run_id = %run_id, error = %with_sources(&error), "queue entry not settled");
         }
     }
 }

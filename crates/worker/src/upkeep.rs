@@ -67,7 +67,7 @@ where
         match work().await {
             Ok(()) => failing = false,
             Err(error) if failing => {
-                tracing::debug!(what, error = %with_sources(&error), "upkeep still fails")
+                tracing::debug!(what, error = %with_sources(&error), "upkeep still fails");
             }
             Err(error) => {
                 failing = true;

@@ -1,0 +1,219 @@
+//! From settings to a worker that is built and not running yet.
+
+use crate::app::{App, StartError};
+use crate::config::Options;
+use crate::health::Checks;
+use crate::held::HeldRuns;
+use crate::intake::{Intake, Progress};
+use crate::job_processor::{JobProcessor, JobRules};
+use crate::lease::LeaseThread;
+use crate::log::with_sources;
+use crate::model::WithRetries;
+use crate::obey::Obey;
+use crate::sandbox::AnySandbox;
+use crate::upkeep::Upkeep;
+use crate::workspace::Workspaces;
+use bootstrap::Shutdown;
+use bootstrap::http::bind;
+use domain::ids::WorkerId;
+use domain::{Clock, Ids, SystemClock, SystemIds};
+use queue::{Consumer, ConsumerOptions, Control, Queue};
+use runs::{Db, Leases, Orchestration, Outbox, Restore, RunLimits, Sweep};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+/// What the parts share.
+struct Parts {
+    options: Options,
+    worker: WorkerId,
+    clock: Arc<dyn Clock>,
+    ids: Arc<dyn Ids>,
+    db: Db,
+    queue: Queue,
+    model: WithRetries,
+    workspaces: Workspaces,
+    held: HeldRuns,
+}
+
+/// Connects and checks everything; the stores are there when it returns, Redis perhaps not yet.
+pub(crate) async fn build(options: Options, shutdown: Shutdown) -> Result<App, StartError> {
+    let startup = Duration::from_secs(options.worker.startup_timeout_seconds);
+    let addr = options.worker.worker_admin_addr.clone();
+    let listener = bind(&addr, startup)
+        .await
+        .map_err(|error| StartError::Unavailable(format!("{addr}: {error}")))?;
+    let parts = Parts::connect(options).await?;
+    let worker = &parts.options.worker;
+    let (sandbox, stored) = tokio::join!(
+        AnySandbox::start(&parts.options.sandbox, &parts.workspaces),
+        prepare_store(&parts.db, worker.db_auto_migrate, startup),
+    );
+    stored?;
+    let control = Control::connect(&parts.options.redis).await.map_err(settings)?;
+    let processor = Arc::new(parts.processor(sandbox));
+    Ok(App {
+        intake: Intake {
+            consumer: parts.consumer()?,
+            processor: processor.clone(),
+            shutdown: shutdown.clone(),
+            concurrency: worker.worker_concurrency,
+            progress: Progress::default(),
+        },
+        upkeep: parts.upkeep(),
+        lease: parts.lease_thread(),
+        checks: Arc::new(parts.checks()),
+        obey: Obey {
+            control,
+            leases: Leases::new(parts.db.clone()),
+            worker: parts.worker.clone(),
+            held: parts.held.clone(),
+            lease: worker.lease(),
+        },
+        grace: Duration::from_secs(worker.worker_shutdown_grace_seconds),
+        redis: parts.options.redis.clone(),
+        processor,
+        listener,
+        shutdown,
+    })
+}
+
+fn settings(error: impl std::error::Error + 'static) -> StartError {
+    StartError::Settings(with_sources(&error))
+}
+
+impl Parts {
+    async fn connect(options: Options) -> Result<Self, StartError> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let ids: Arc<dyn Ids> = Arc::new(SystemIds);
+        Ok(Self {
+            worker: worker_id(ids.as_ref()),
+            db: Db::connect(&options.db).map_err(settings)?,
+            queue: Queue::connect(&options.redis).await.map_err(settings)?,
+            model: options.model.connect(clock.clone()).map_err(settings)?,
+            workspaces: Workspaces::from_options(&options.s3),
+            held: HeldRuns::default(),
+            clock,
+            ids,
+            options,
+        })
+    }
+
+    fn orchestration(&self) -> Orchestration {
+        let limits = RunLimits {
+            run_timeout: Duration::from_secs(self.options.agent.agent_run_timeout_seconds),
+            credits_enforced: self.options.agent.credits_enforced,
+        };
+        Orchestration::new(self.db.clone(), self.clock.clone(), self.ids.clone()).with_limits(limits)
+    }
+
+    fn consumer(&self) -> Result<Consumer, StartError> {
+        let options = ConsumerOptions {
+            lease: self.options.worker.lease(),
+            longest_wait: Duration::from_secs(self.options.worker.worker_job_timeout),
+            ids: self.ids.clone(),
+        };
+        self.queue
+            .consumer(self.worker.clone(), options)
+            .map_err(settings)
+    }
+
+    fn processor(&self, sandbox: AnySandbox) -> JobProcessor {
+        JobProcessor {
+            worker: self.worker.clone(),
+            orchestration: self.orchestration(),
+            restore: Restore::new(self.db.clone()),
+            queue: self.queue.clone(),
+            held: self.held.clone(),
+            model: self.model.clone(),
+            workspaces: self.workspaces.clone(),
+            sandbox,
+            clock: self.clock.clone(),
+            rules: JobRules {
+                lease: self.options.worker.lease(),
+                max_crashes: self.options.worker.worker_max_crashes,
+                backoff: self.options.worker.backoff(),
+                limits: self.options.agent.limits(),
+            },
+        }
+    }
+
+    fn upkeep(&self) -> Upkeep {
+        Upkeep {
+            worker: self.worker.clone(),
+            queue: self.queue.clone(),
+            orchestration: self.orchestration(),
+            outbox: Outbox::new(self.db.clone()),
+            sweep: Sweep::new(self.db.clone(), self.clock.clone()),
+            clock: self.clock.clone(),
+            ids: self.ids.clone(),
+            waiting_timeout: Duration::from_secs(self.options.agent.agent_waiting_timeout_seconds),
+        }
+    }
+
+    fn lease_thread(&self) -> LeaseThread {
+        LeaseThread {
+            worker: self.worker.clone(),
+            held: self.held.clone(),
+            db: self.options.db.clone(),
+            redis: self.options.redis.clone(),
+            lease: self.options.worker.lease(),
+            every: self.options.worker.heartbeat(),
+            stop: CancellationToken::new(),
+        }
+    }
+
+    fn checks(&self) -> Checks {
+        Checks {
+            db: self.db.clone(),
+            queue: self.queue.clone(),
+            queue_prefix: self.options.redis.prefix().to_owned(),
+            workspaces: self.workspaces.clone(),
+            model: self.model.clone(),
+            cached: std::sync::Mutex::default(),
+        }
+    }
+}
+
+/// Waits for Postgres and brings or checks the schema.
+async fn prepare_store(db: &Db, migrate: bool, patience: Duration) -> Result<(), StartError> {
+    let until = Instant::now() + patience;
+    while let Err(error) = db.ping().await {
+        if Instant::now() >= until {
+            return Err(StartError::Unavailable(format!(
+                "postgres is unavailable: {}",
+                with_sources(&error)
+            )));
+        }
+        tracing::warn!(error = %with_sources(&error), "postgres is not there yet");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    if migrate {
+        return match db.migrate().await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(StartError::Other(with_sources(&error))),
+        };
+    }
+    match db.schema_is_current().await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(StartError::Unavailable(
+            "the database schema is older than this program: run `agent-api migrate` or set DB_AUTO_MIGRATE=true"
+                .to_owned(),
+        )),
+        Err(error) => Err(StartError::Unavailable(with_sources(&error))),
+    }
+}
+
+/// Host, process id and a random part.
+fn worker_id(ids: &dyn Ids) -> WorkerId {
+    let host = nix::sys::utsname::uname()
+        .ok()
+        .and_then(|name| name.nodename().to_str().map(str::to_owned));
+    let random = ids.uuid().simple().to_string();
+    let tail = random.get(24..).unwrap_or_default();
+    WorkerId(format!(
+        "{}-{}-{tail}",
+        host.as_deref().unwrap_or("host"),
+        std::process::id()
+    ))
+}
