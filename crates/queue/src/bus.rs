@@ -7,7 +7,7 @@
 //! only one that sends SUBSCRIBE and UNSUBSCRIBE, so the two can never overtake each other. Dropping the last
 //! handle ends both.
 
-use crate::connection::{Connection, Patience};
+use crate::connection::{Connection, Patience, measured};
 use crate::error::QueueError;
 use crate::options::RedisOptions;
 use fred::clients::SubscriberClient;
@@ -304,8 +304,7 @@ async fn subscribe_pending(shared: &Shared) -> bool {
         if channels.is_empty() {
             return true;
         }
-        let client = shared.connection.with(Patience::Brief);
-        match client.subscribe(channels.clone()).await {
+        match subscribe_acknowledged(shared, channels.clone()).await {
             Ok(()) => shared.topics.now_subscribed(&channels),
             Err(fault) => {
                 tracing::debug!(%fault, "subscribing failed; trying again");
@@ -313,6 +312,17 @@ async fn subscribe_pending(shared: &Shared) -> bool {
             }
         }
     }
+}
+
+/// fred's `subscribe` returns when the command is written. The server answers in order, so its answer to a
+/// PING behind it proves that the subscription stands; in a cluster both go to the same node.
+async fn subscribe_acknowledged(shared: &Shared, channels: Vec<String>) -> Result<(), QueueError> {
+    let client = shared.connection.to_one_node(Patience::Brief);
+    measured("subscribe", async move {
+        client.subscribe(channels).await?;
+        client.ping::<Value>(None).await.map(drop)
+    })
+    .await
 }
 
 async fn unsubscribe_idle(shared: &Shared) {

@@ -16,7 +16,8 @@ use fred::types::config::{
     Blocking, Config, ConnectionConfig, Options, PerformanceConfig, ReconnectPolicy, Server, ServerConfig,
     TcpConfig, TlsConfig, TlsConnector, UnresponsiveConfig,
 };
-use fred::types::{Builder, Key, RespVersion, Value};
+use fred::types::{Builder, ClusterHash, Key, RespVersion, Value};
+use futures::future::BoxFuture;
 use std::future::Future;
 use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
@@ -127,6 +128,14 @@ impl<C: ClientLike + EventInterface + 'static> Connection<C> {
         self.client.with_options(&patience.options())
     }
 
+    /// Like [`Connection::with`]; in a cluster all commands go to the node of one slot, so in order.
+    pub(crate) fn to_one_node(&self, patience: Patience) -> WithOptions<C> {
+        self.client.with_options(&Options {
+            cluster_hash: Some(ClusterHash::Custom(0)),
+            ..patience.options()
+        })
+    }
+
     pub(crate) fn client(&self) -> &C {
         &self.client
     }
@@ -142,16 +151,22 @@ impl<C: ClientLike + EventInterface + 'static> Connection<C> {
     }
 }
 
-/// Awaits a command, notes its duration, and turns its error into ours.
-pub(crate) async fn measured<T>(
+/// Awaits a command, notes its duration, and turns its error into ours. Boxed, since fred's futures are tens of
+/// kilobytes.
+pub(crate) fn measured<'a, T>(
     operation: &'static str,
-    command: impl Future<Output = FredResult<T>>,
-) -> Result<T, QueueError> {
-    let started = Instant::now();
-    let answer = command.await;
-    metrics::histogram!("agent_redis_operation_seconds", "operation" => operation)
-        .record(started.elapsed().as_secs_f64());
-    answer.map_err(|fault| QueueError::of(operation, fault))
+    command: impl Future<Output = FredResult<T>> + Send + 'a,
+) -> BoxFuture<'a, Result<T, QueueError>>
+where
+    T: Send + 'a,
+{
+    Box::pin(async move {
+        let started = Instant::now();
+        let answer = command.await;
+        metrics::histogram!("agent_redis_operation_seconds", "operation" => operation)
+            .record(started.elapsed().as_secs_f64());
+        answer.map_err(|fault| QueueError::of(operation, fault))
+    })
 }
 
 fn unusable(fault: FredError) -> QueueError {

@@ -54,7 +54,7 @@ pub struct Consumer {
     options: ConsumerOptions,
     claims: AtomicU64,
     seen: Mutex<Seen>,
-    token: Option<JoinHandle<bool>>,
+    blocked: Option<JoinHandle<Blocked>>,
 }
 
 /// What earlier claims taught.
@@ -79,7 +79,7 @@ impl Consumer {
             options,
             claims: AtomicU64::new(0),
             seen: Mutex::default(),
-            token: None,
+            blocked: None,
         })
     }
 
@@ -87,23 +87,29 @@ impl Consumer {
     /// passed. May be dropped at any time; never fails, since polling goes on whatever Redis does.
     pub async fn wait(&mut self) {
         let started = Instant::now();
-        let longest = started + POLL_INTERVAL.min(self.options.longest_wait);
+        let block_for = POLL_INTERVAL.min(self.options.longest_wait);
+        let longest = started + block_for;
         let until = self.seen().next_retry.map_or(longest, |due| due.min(longest));
-        let store = self.store.clone();
-        let waiter = Arc::clone(&self.waiter);
-        let block_for = longest - started;
-        let token = self
-            .token
-            .get_or_insert_with(|| tokio::spawn(async move { take_token(&store, &waiter, block_for).await }));
-        tokio::select! {
-            answered = token => {
-                self.token = None;
-                // Without an answer Redis is away: keep the pace instead of spinning.
-                if !matches!(answered, Ok(true)) {
-                    tokio::time::sleep_until(until).await;
+        while Instant::now() < until {
+            let token = self.blocked.get_or_insert_with(|| {
+                tokio::spawn(take_token(
+                    self.store.clone(),
+                    Arc::clone(&self.waiter),
+                    block_for,
+                ))
+            });
+            tokio::select! {
+                answered = token => {
+                    self.blocked = None;
+                    match answered {
+                        Ok(Blocked::Token) => return,
+                        Ok(Blocked::TimedOut) => {}
+                        // Redis is away: keep the pace instead of spinning.
+                        Ok(Blocked::Failed) | Err(_) => tokio::time::sleep_until(until).await,
+                    }
                 }
+                () = tokio::time::sleep_until(until) => {}
             }
-            () = tokio::time::sleep_until(until) => {}
         }
     }
 
@@ -231,26 +237,30 @@ impl Consumer {
     }
 }
 
-/// True when the server answered, with or without a token.
-async fn take_token(store: &Store, waiter: &Connection, block_for: Duration) -> bool {
+/// How a blocking call ended.
+#[derive(Debug)]
+enum Blocked {
+    Token,
+    TimedOut,
+    Failed,
+}
+
+/// One blocking call. It outlives a dropped [`Consumer::wait`], and the next one takes it up again.
+async fn take_token(store: Store, waiter: Arc<Connection>, block_for: Duration) -> Blocked {
     if !waiter.comes_up_within(block_for).await {
-        return false;
+        return Blocked::Failed;
     }
     let command = CustomCommand::new_static("BRPOP", ClusterHash::FirstKey, true);
-    let args: Vec<Value> = vec![
-        arg(store.keys().named("wake")),
-        arg(format!("{:.3}", block_for.as_secs_f64())),
-    ];
+    let args: Vec<Value> = vec![arg(store.keys().named("wake")), arg(block_for.as_secs_f64())];
+    let limit = block_for + BLOCKING_MARGIN;
     // The plain command, since fred's own `brpop` cannot tell "nothing came" from "the connection hangs".
-    let answer: Result<Value, _> = waiter
-        .blocking(block_for + BLOCKING_MARGIN)
-        .custom(command, args)
-        .await;
+    let answer: Result<Value, _> = Box::pin(waiter.blocking(limit).custom(command, args)).await;
     match answer {
-        Ok(_) => true,
+        Ok(Value::Null) => Blocked::TimedOut,
+        Ok(_) => Blocked::Token,
         Err(fault) => {
             tracing::debug!(%fault, "waiting for jobs by polling only");
-            false
+            Blocked::Failed
         }
     }
 }

@@ -68,7 +68,7 @@ impl Maintenance {
         }
     }
 
-    /// Reclaims and repairs; nothing when another sweep ran just before.
+    /// Reclaims and repairs; nothing when no job is held or another sweep ran just before.
     pub async fn sweep(&self) -> Result<Option<Swept>, QueueError> {
         let args = vec![arg(SWEEP_GUARD.as_millis()), arg(MOST_REPAIRS)];
         let answer = self.store.run(&script::SWEEP, args).await?;

@@ -99,7 +99,11 @@ local function recover()
   end
 end
 
-if lost ~= '' then recover() end
+if lost ~= '' then
+  recover()
+elseif call('EXISTS', HIGH, PENDING, DUE, WAKE) == 0 then
+  return {int(now_us), '-1', 0, rows} -- an idle queue costs one question
+end
 if call('EXISTS', PAUSED) == 1 then return {int(now_us), '-1', 1, rows} end
 
 local function some(step)

@@ -1,6 +1,7 @@
 -- Heals what crashes and hands left behind. ARGV: guard in ms, most repairs per sweep.
--- Returns nil when another sweep ran within the guard, else {reclaimed, orphans, restored, dropped}.
+-- Returns nil when there is nothing to look at or another sweep ran within the guard, else {reclaimed, orphans, restored, dropped}.
 local guard, most = tonumber(ARGV[1]), tonumber(ARGV[2])
+if call('EXISTS', LEASE, PROCESSING, SUSPECTS) == 0 then return nil end -- nothing is held, nothing can be wrong
 if not call('SET', GUARD, '1', 'PX', int(guard), 'NX') then return nil end
 local reclaimed, orphans, restored, dropped = 0, 0, 0, 0
 

@@ -168,7 +168,7 @@ async fn settlements_and_pushes_whose_reply_was_lost_may_be_repeated() {
     let retried = claimed
         .pop()
         .unwrap()
-        .retry(Duration::from_secs(60), "x")
+        .retry(Duration::from_mins(1), "x")
         .await
         .unwrap();
     assert_eq!(retried, Settled::Done);

@@ -61,6 +61,8 @@ async fn sweep_until(bench: &Bench, processing: usize) {
 #[tokio::test]
 async fn many_workers_sweep_as_often_as_one() {
     let bench = Bench::start().await;
+    bench.queue.push(&job(1)).await.unwrap();
+    let _held = bench.claim_one(&bench.consumer("w1")).await;
     let (one, two) = (bench.queue.maintenance(), bench.queue.maintenance());
     assert!(one.sweep().await.unwrap().is_some());
     assert!(two.sweep().await.unwrap().is_none());
@@ -153,7 +155,7 @@ async fn a_renewal_behind_a_settlement_does_not_bring_the_job_back() {
     claimed
         .next()
         .unwrap()
-        .retry(Duration::from_secs(60), "x")
+        .retry(Duration::from_mins(1), "x")
         .await
         .unwrap();
     claimed.next().unwrap().hand_back().await.unwrap();
@@ -278,12 +280,12 @@ async fn jobs_removed_from_their_list_by_hand_can_be_pushed_again_after_two_audi
     let mut claimed = consumer.claim(3).await.unwrap();
     claimed
         .remove(1)
-        .retry(Duration::from_secs(60), "x")
+        .retry(Duration::from_mins(1), "x")
         .await
         .unwrap();
     claimed
         .remove(1)
-        .retry(Duration::from_secs(60), "x")
+        .retry(Duration::from_mins(1), "x")
         .await
         .unwrap();
     assert_eq!(maintenance.audit().await.unwrap(), 0);

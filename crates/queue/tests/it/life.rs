@@ -170,7 +170,7 @@ async fn a_stopped_job_is_taken_out_of_whatever_holds_it() {
     claimed
         .pop()
         .unwrap()
-        .retry(Duration::from_secs(60), "later")
+        .retry(Duration::from_mins(1), "later")
         .await
         .unwrap();
     bench.queue.push_all(&[job(3), urgent(4)]).await.unwrap();
@@ -283,8 +283,8 @@ async fn an_idle_consumer_is_woken_at_once_and_asks_at_most_three_times_a_second
         maintenance.sweep().await.unwrap();
     }
     let asked = commands(&bench) - before;
-    // Commands inside scripts count too: about seven per idle claim and sweep.
-    assert!(asked <= 80, "{asked} commands in 3 s");
+    // The server counts commands inside scripts too: three calls a second are seven commands.
+    assert!(asked <= 8 * 3 + 2, "{asked} commands in 3 s");
 
     let queue = bench.queue.clone();
     let pushed = tokio::spawn(async move {

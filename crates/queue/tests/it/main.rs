@@ -1,5 +1,11 @@
 //! The queue against real redis-servers.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail as loudly as the tests"
+)]
 
+mod cluster;
 mod faults;
 mod foreign;
 mod healing;
