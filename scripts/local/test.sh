@@ -84,8 +84,8 @@ count_tests() {
 runner() {
     case ${TEST_RUNNER:-auto} in
     nextest) echo nextest ;;
-    cargo) echo cargo ;;
-    *) if cargo nextest --version >/dev/null 2>&1; then echo nextest; else echo cargo; fi ;;
+    # The tests of a binary share one Postgres cluster; nextest starts a process, and so a cluster, per test.
+    *) echo cargo ;;
     esac
 }
 

@@ -88,7 +88,7 @@ impl JobProcessor {
         }
     }
 
-    async fn claimed_and_driven(&self, delivery: Delivery, tokens: Tokens) -> &'static str {
+    async fn claimed_and_driven(&self, mut delivery: Delivery, tokens: Tokens) -> &'static str {
         let run_id = delivery.job.run_id;
         let claimed = match self.claim(&delivery).await {
             Ok(claimed) => claimed,
@@ -96,6 +96,7 @@ impl JobProcessor {
         };
         publish(&self.queue, &claimed.committed.events).await;
         let run = &claimed.committed.run;
+        self.held.update(run_id, |hold| hold.epoch = Some(claimed.epoch));
         if delivery.deliveries.max(run.crash_count) > self.rules.max_crashes {
             return self
                 .settle()
@@ -108,12 +109,27 @@ impl JobProcessor {
                 .expire(delivery, Expiry::MaxAttempts, "worker lost")
                 .await;
         }
-        self.held.update(run_id, |hold| hold.epoch = Some(claimed.epoch));
+        self.show_attempt(&mut delivery, run.retry_count).await;
         tracing::info!(run_id = %run_id, job_id = %delivery.job.job_id, epoch = claimed.epoch,
             attempt = run.retry_count + 1, "run claimed");
         let outcome = self.drive(run_id, &claimed, &tokens).await;
         tracing::info!(run_id = %run_id, outcome = ?outcome, "drive ended");
         self.settle().outcome(delivery, claimed.epoch, outcome).await
+    }
+
+    /// A take-over counts an attempt in Postgres; the entry in `jobs:processing` shows the same.
+    async fn show_attempt(&self, delivery: &mut Delivery, retry_count: u32) {
+        if delivery.job.retry_count == retry_count {
+            return;
+        }
+        delivery.job.retry_count = retry_count;
+        delivery.job.attempt = retry_count + 1;
+        if let Err(error) = delivery.rewrite().await {
+            tracing::debug!(error = %with_sources(&error), "attempt not shown in the queue entry");
+        }
+        self.held.update(delivery.job.run_id, |hold| {
+            hold.claim.raw.clone_from(&delivery.raw)
+        });
     }
 
     /// A lease of another worker that is still alive in Postgres is waited for: when that worker is gone it runs out within
@@ -174,6 +190,7 @@ impl JobProcessor {
         let log = FencedLog {
             orchestration: &self.orchestration,
             queue: &self.queue,
+            held: &self.held,
             run_id,
             epoch: claimed.epoch,
         };

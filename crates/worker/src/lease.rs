@@ -109,9 +109,14 @@ impl LeaseThread {
         let claims: Vec<_> = held.iter().map(|(_, hold)| hold.claim.clone()).collect();
         match renewer.renew(&claims, self.lease).await {
             Ok(renewals) => {
-                for ((run_id, _), renewal) in held.iter().zip(renewals) {
+                for ((run_id, hold), renewal) in held.iter().zip(renewals) {
                     match renewal {
-                        queue::Renewal::Held => self.confirm(*run_id),
+                        queue::Renewal::Held => {
+                            if hold.claim.step_settled {
+                                self.held.update(*run_id, |hold| hold.claim.step_settled = false);
+                            }
+                            self.confirm(*run_id);
+                        }
                         queue::Renewal::Readopted => {
                             metrics::counter!("agent_orphans_healed_total").increment(1);
                             self.confirm(*run_id);

@@ -1,5 +1,6 @@
 //! The agent's run log over the authority: fenced commits, then the events on the live channel.
 
+use crate::held::HeldRuns;
 use agent::ports::{CommitError, RunLog};
 use domain::change::Change;
 use domain::decide::Rejection;
@@ -14,17 +15,26 @@ use std::error::Error as _;
 pub struct FencedLog<'a> {
     pub orchestration: &'a Orchestration,
     pub queue: &'a Queue,
+    pub held: &'a HeldRuns,
     pub run_id: RunId,
     pub epoch: i64,
 }
 
 impl RunLog for FencedLog<'_> {
     async fn commit(&self, changes: Vec<Change>) -> Result<(), CommitError> {
+        let settles = changes
+            .iter()
+            .any(|change| matches!(change, Change::StepSettled { .. }));
         let committed = self
             .orchestration
             .progress(self.run_id, self.epoch, changes)
             .await;
         let Committed { events, .. } = committed.map_err(refusal)?;
+        if settles {
+            // The next renewal tells Redis that the count of crashes in a row starts again.
+            self.held
+                .update(self.run_id, |hold| hold.claim.step_settled = true);
+        }
         publish(self.queue, &events).await;
         Ok(())
     }
