@@ -15,6 +15,7 @@ use crate::health::{Health, Probes};
 use crate::ports::{RedisBus, RunEvents};
 use crate::routes;
 use crate::routes::runtime::{Access, Identity, Runtime};
+use crate::startup::{StartError, StorePreparation};
 use crate::state::{App, Limits};
 use crate::stream::{Pace, Tails, reconcile};
 use axum::Router;
@@ -22,46 +23,13 @@ use bootstrap::Shutdown;
 use bootstrap::http::{self, HttpLimits};
 use bootstrap::settings::exit;
 use domain::{Clock, Ids, SystemClock, SystemIds};
-use queue::{LiveBus, Queue, QueueError};
-use runs::{ApiKeys, Db, DbOptionsError, MigrationError, Orchestration, Outbox, Reader, RuntimeRuns};
-use std::io;
+use queue::{LiveBus, Queue};
+use runs::{ApiKeys, Db, Orchestration, Outbox, Reader, RuntimeRuns};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
-
-/// Between two tries to prepare the store at start.
-const STORE_AGAIN: Duration = Duration::from_millis(300);
-
-/// Why the process cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    #[error("database settings cannot be used")]
-    Database(#[from] DbOptionsError),
-    #[error("redis settings cannot be used")]
-    Redis(#[from] QueueError),
-    #[error("address {0} is unavailable")]
-    Address(String, #[source] io::Error),
-    #[error("signals cannot be handled")]
-    Signals(#[source] io::Error),
-    #[error("database was not usable in time")]
-    Store(#[source] MigrationError),
-    #[error("database schema is older than this program, and DB_AUTO_MIGRATE is false")]
-    Schema,
-    #[error("database schema does not fit this program")]
-    Migration(#[source] MigrationError),
-}
-
-impl StartError {
-    pub const fn exit_code(&self) -> u8 {
-        match self {
-            Self::Database(_) | Self::Redis(_) => exit::SETTINGS,
-            Self::Address(..) | Self::Store(_) | Self::Schema => exit::UNAVAILABLE,
-            Self::Signals(_) | Self::Migration(_) => exit::INTERNAL,
-        }
-    }
-}
 
 /// Serves until a signal or a fault; the exit code. Logging must be set up.
 pub async fn run(options: Options) -> u8 {
@@ -195,6 +163,7 @@ impl Parts {
         let access = Access::new(self.authenticator(&options.jwt), bound);
         let service = &options.runtime.runtime_service_name;
         tracing::info!(service, bind_addr = %bound, auth = access.word(), "runtime service listening");
+        access.announce();
         routes::runtime::router(Runtime {
             access: Arc::new(access),
             identity: Arc::new(Identity {
@@ -307,56 +276,5 @@ fn warn_of_ignored(options: &Options) {
         .collect();
     if !names.is_empty() {
         tracing::warn!(settings = names.join(", "), "setting ignored");
-    }
-}
-
-/// Brings the schema up to date, or checks it, until the deadline.
-#[derive(Debug)]
-struct StorePreparation {
-    db: Db,
-    migrate: bool,
-    deadline: Instant,
-}
-
-impl StorePreparation {
-    async fn prepare(&self) -> Result<(), StartError> {
-        loop {
-            let error = match self.try_once().await {
-                Err(StartError::Store(error)) => error,
-                decided => return decided,
-            };
-            if Instant::now() >= self.deadline {
-                return Err(StartError::Store(error));
-            }
-            tracing::warn!(error = %chain(&error), "database is not usable yet");
-            tokio::time::sleep(STORE_AGAIN).await;
-        }
-    }
-
-    async fn try_once(&self) -> Result<(), StartError> {
-        if self.migrate {
-            return match self.db.migrate().await {
-                Ok(report) => {
-                    tracing::info!(applied = report.applied.len(), "schema is current");
-                    Ok(())
-                }
-                Err(error) if is_transient(&error) => Err(StartError::Store(error)),
-                Err(error) => Err(StartError::Migration(error)),
-            };
-        }
-        match self.db.schema_is_current().await {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(StartError::Schema),
-            Err(error) => Err(StartError::Store(error.into())),
-        }
-    }
-}
-
-fn is_transient(error: &MigrationError) -> bool {
-    use runs::StoreError::Unavailable;
-    match error {
-        MigrationError::Store(Unavailable(_)) => true,
-        MigrationError::Failed { source, .. } => matches!(source, Unavailable(_)),
-        _ => false,
     }
 }

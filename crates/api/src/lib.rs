@@ -3,8 +3,8 @@
 //! | module | owns |
 //! | --- | --- |
 //! | [`config`] | settings |
-//! | `app` | build, serve, drain |
-//! | `edge`, `error`, `extract`, `cors` | what holds for every request |
+//! | `app`, `startup` | build, serve, drain |
+//! | `edge`, `error`, `extract`, `fields`, `cors` | what holds for every request |
 //! | `auth` | who is asking |
 //! | `routes` | the public routes; `routes::runtime` the internal ones |
 //! | `delivery` | what follows a commit |
@@ -22,13 +22,16 @@ pub mod delivery;
 pub mod edge;
 pub mod error;
 pub mod extract;
+pub mod fields;
 pub mod health;
 pub mod keys;
 pub mod ports;
 pub mod routes;
+pub mod startup;
 pub mod state;
 pub mod stream;
 
-pub use app::{Server, StartError, run};
+pub use app::{Server, run};
 pub use config::{Cli, Command, Options};
 pub use keys::{keys, migrate};
+pub use startup::StartError;

@@ -6,7 +6,7 @@ pub mod jwks;
 pub mod jwt;
 
 use crate::error::Problem;
-use crate::extract::Fields;
+use crate::fields::Fields;
 use crate::state::App;
 use axum::extract::FromRequestParts;
 use domain::UserId;

@@ -3,7 +3,8 @@
 use super::stream;
 use crate::auth::{Principal, User};
 use crate::error::Problem;
-use crate::extract::{Fields, Query, RunPath};
+use crate::extract::{Query, RunPath};
+use crate::fields::Fields;
 use crate::state::App;
 use crate::stream::frames::Form;
 use axum::extract::State;

@@ -3,7 +3,8 @@
 use crate::auth::{Principal, User, idempotency_key};
 use crate::edge::Trace;
 use crate::error::Problem;
-use crate::extract::{Fields, FromFields, Json, parse_run_id};
+use crate::extract::{FromFields, Json, parse_run_id};
+use crate::fields::Fields;
 use crate::state::App;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};

@@ -3,7 +3,8 @@
 use super::stream;
 use crate::auth::{Principal, User};
 use crate::error::Problem;
-use crate::extract::{Fields, Query, parse_run_id};
+use crate::extract::{Query, parse_run_id};
+use crate::fields::Fields;
 use crate::state::App;
 use crate::stream::frames::Form;
 use axum::extract::State;

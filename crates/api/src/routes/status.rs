@@ -2,7 +2,8 @@
 
 use crate::auth::User;
 use crate::error::Problem;
-use crate::extract::{Fields, FromFields, Json, parse_run_id};
+use crate::extract::{FromFields, Json, parse_run_id};
+use crate::fields::Fields;
 use crate::state::App;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};

@@ -9,7 +9,8 @@
 //! | no whole number ≥ 0, too big, or several values | 400 `invalid_cursor` |
 
 use crate::error::Problem;
-use crate::extract::{Fields, Query};
+use crate::extract::Query;
+use crate::fields::Fields;
 use http::HeaderMap;
 use jiff::Timestamp;
 

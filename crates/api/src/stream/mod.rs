@@ -12,9 +12,10 @@ pub mod frames;
 pub mod message;
 pub mod reconcile;
 pub mod tail;
+pub mod tails;
 pub mod viewer;
 
-pub use tail::Tails;
+pub use tails::Tails;
 pub use viewer::{Pace, Viewer};
 
 use domain::{Event, RunId};

@@ -5,7 +5,7 @@
 
 use super::frames::{self, Form};
 use super::reconcile::STORE_PATIENCE;
-use super::tail::Attached;
+use super::tails::Attached;
 use super::{EventStore, LiveBus};
 use bytes::Bytes;
 use domain::{Clock, RunId};

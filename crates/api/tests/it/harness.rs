@@ -219,7 +219,7 @@ impl Worker {
     pub(crate) async fn claim(&self, run: RunId) -> i64 {
         let job = self.job_of(run).await;
         let worker = WorkerId("test-worker".to_owned());
-        let lease = Duration::from_secs(600);
+        let lease = Duration::from_mins(10);
         let claimed = self
             .orchestration
             .claim(run, &worker, &job, lease)

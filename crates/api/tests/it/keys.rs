@@ -64,7 +64,6 @@ async fn only_admins_see_the_queue() {
     assert_eq!(answer["queue_stats"]["pending"], 1);
     let key = stdout(&keys(&api.db_url, &["create", "--user", "root", "--admin"]));
     assert_eq!(ask(key).await.0, 200);
-    drop(ask);
     api.redis.kill();
     let answer = api.client.get(&path).bearer_auth(admin()).send().await.unwrap();
     let (status, answer) = read(answer).await;

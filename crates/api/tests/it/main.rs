@@ -1,6 +1,14 @@
 //! `agent-api` as a process, over real TCP, with real Postgres and Redis.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking, helpers included"
+)]
+
 mod actions;
+mod auth;
 mod errors;
 mod harness;
 mod internal;

@@ -30,11 +30,18 @@ impl Access {
         if auth.verifier.configured() {
             Self::Bearer(auth)
         } else if bound.ip().is_loopback() {
-            tracing::warn!("internal routes are open on loopback only");
             Self::Open
         } else {
-            tracing::error!("internal routes are closed: no authentication configured");
             Self::Closed
+        }
+    }
+
+    /// Says aloud what an operator should not overlook.
+    pub fn announce(&self) {
+        match self {
+            Self::Bearer(_) => {}
+            Self::Open => tracing::warn!("internal routes are open on loopback only"),
+            Self::Closed => tracing::error!("internal routes are closed: no authentication configured"),
         }
     }
 
