@@ -106,6 +106,7 @@ impl Keys {
             "incarnation",
             "sweep",
             "suspects",
+            "retry:place",
         ];
         let all = suffixes.map(|suffix| Key::from(format!("{prefix}:{suffix}")));
         Self {

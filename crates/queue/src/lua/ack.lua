@@ -9,7 +9,7 @@ for i = 1, #ARGV, 2 do
     out[#out + 1] = 'stale'
   else
     local text = call('HGET', BODY, id)
-    if text then take_out(m, text) end
+    if text then take_out(id, m, text) end
     forget(id)
     out[#out + 1] = 'ok'
   end

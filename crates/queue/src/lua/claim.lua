@@ -45,7 +45,7 @@ local function take(name)
     if m.list == 'processing' then
       drop_second_copy(text)
     elseif m.list ~= name then
-      call('LREM', LIST[m.list], 0, text)
+      take_out(id, m, text)
       call('ZREM', DUE, id)
     end
     local clean = plain(text, m)
@@ -62,7 +62,7 @@ local function take_due()
     local m, text = meta_read(id), call('HGET', BODY, id)
     if m and text and m.list == 'retry' then
       meta_write(id, m) -- refused first when memory is full, before anything is taken out
-      if call('LREM', RETRY, -1, text) == 1 then
+      if take_from_retry(id, text) then
         local clean = plain(text, m)
         call('LPUSH', PROCESSING, clean)
         deliver(id, m, clean)
@@ -84,7 +84,7 @@ local function recover()
       m.deliveries = m.deliveries - 1
       if #rows < want then
         deliver(id, m, text)
-      elseif take_out(m, text) then
+      elseif take_out(id, m, text) then
         call('RPUSH', LIST[m.home], text)
         call('ZREM', LEASE, id)
         if m.origin == 'raw' then

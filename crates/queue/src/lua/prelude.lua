@@ -7,7 +7,7 @@
 --   keep    bytes of the plain job text; an element in retry or failed is that text with more fields behind
 local HIGH, PENDING, PROCESSING, RETRY, FAILED = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local DUE, LEASE, META, BODY, WAKE = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
-local PAUSED, INCARNATION, GUARD, SUSPECTS = KEYS[11], KEYS[12], KEYS[13], KEYS[14]
+local PAUSED, INCARNATION, GUARD, SUSPECTS, PLACE = KEYS[11], KEYS[12], KEYS[13], KEYS[14], KEYS[15]
 local LIST = {high = HIGH, pending = PENDING, processing = PROCESSING, retry = RETRY, failed = FAILED}
 local WAKE_CAP = 128
 local call = redis.call
@@ -63,8 +63,35 @@ local function job_id_of(text)
   return string.match(text, '^{"job_id":"(%x%x%x%x%x%x%x%x%-%x%x%x%x%-%x%x%x%x%-%x%x%x%x%-%x%x%x%x%x%x%x%x%x%x%x%x)"')
 end
 
+-- `jobs:retry:place` holds job_id -> place in the retry list, counted from the tail, where pushes at the head
+-- do not change it. Retries come due in any order, and LREM would walk through half of a long list each time.
+local function put_in_retry(id, text)
+  call('HSET', PLACE, id, int(call('LPUSH', RETRY, text)))
+end
+
+-- Fills the hole with the element at the head, so that no other place changes.
+local function take_from_retry(id, text)
+  local place = tonumber(call('HGET', PLACE, id) or '0')
+  call('HDEL', PLACE, id)
+  local size = call('LLEN', RETRY)
+  if place < 1 or call('LINDEX', RETRY, int(-place)) ~= text then
+    local index = call('LPOS', RETRY, text, 'RANK', -1) -- moved by hand
+    if not index then return false end
+    place = size - index
+  end
+  if place < size then
+    local head = call('LINDEX', RETRY, 0)
+    call('LSET', RETRY, int(-place), head)
+    local head_id = job_id_of(head)
+    if head_id then call('HSET', PLACE, head_id, int(place)) end
+  end
+  call('LPOP', RETRY)
+  return true
+end
+
 -- Takes one copy of the element out of the list its meta names; true when it was there.
-local function take_out(m, text)
+local function take_out(id, m, text)
+  if m.list == 'retry' then return take_from_retry(id, text) end
   local from_head = (m.list == 'processing' or m.list == 'failed') and 1 or -1
   return call('LREM', LIST[m.list], from_head, text) == 1
 end
@@ -74,6 +101,7 @@ local function forget(id)
   call('HDEL', BODY, id)
   call('ZREM', LEASE, id)
   call('ZREM', DUE, id)
+  call('HDEL', PLACE, id)
 end
 
 local function wake()

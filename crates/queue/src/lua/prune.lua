@@ -33,7 +33,7 @@ for i = 1, #ARGV, 2 do
         call('HSET', BODY, id, text)
       end
       call('LPUSH', LIST[home], text)
-      call('LREM', RETRY, -1, what)
+      take_from_retry(id or '', what)
       wake()
       mended = mended + 1
     end

@@ -3,7 +3,7 @@
 local id, home, keep, text, due = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 if call('HSETNX', META, id, '0|0|retry|' .. home .. '|own|' .. keep .. '|') == 0 then return 0 end
 call('HSET', BODY, id, text)
-call('LPUSH', RETRY, text)
+put_in_retry(id, text)
 call('ZADD', DUE, int(due), id)
 if due - now_ms < 1500 then wake() end
 return 1

@@ -23,16 +23,16 @@ m.keep = #text
 m.deliveries = target == 'home' and math.max(0, m.deliveries - 1) or 0
 meta_write(id, m)
 call('HSET', BODY, id, element)
-if old then take_out(was, old) end
+if old then take_out(id, was, old) end
 call('ZREM', LEASE, id)
 call('ZREM', DUE, id)
 if target == 'home' then
   call('RPUSH', LIST[list], element)
   wake()
+elseif target == 'failed' then
+  call('LPUSH', FAILED, element)
 else
-  call('LPUSH', LIST[list], element)
-end
-if target == 'retry' then
+  put_in_retry(id, element)
   call('ZADD', DUE, int(due), id)
   -- Idle workers ask at least once a second when the next retry is due; sooner ones need a call.
   if delay < 1500 then wake() end

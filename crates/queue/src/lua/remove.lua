@@ -2,7 +2,7 @@
 local id = ARGV[1]
 local m, text = meta_read(id), call('HGET', BODY, id)
 if text then
-  local found = m and take_out(m, text)
+  local found = m and take_out(id, m, text)
   if not found then
     for _, key in pairs(LIST) do
       if call('LREM', key, 1, text) == 1 then break end

@@ -47,7 +47,7 @@ local function renew(id, epoch, text, home, settled)
   end
   -- Put back by a sweep after the lease ran out, claimed by nobody since.
   local old = call('HGET', BODY, id)
-  if old then take_out(m, old) end
+  if old then take_out(id, m, old) end
   call('ZREM', DUE, id)
   m.keep = #text
   hold(id, m, text)

@@ -9,7 +9,7 @@ if not m or not old then
 end
 if m.epoch ~= epoch or m.list ~= 'processing' then return 'stale' end
 if new_id ~= id and call('HEXISTS', META, new_id) == 1 then
-  take_out(m, old)
+  take_out(id, m, old)
   forget(id)
   return 'duplicate'
 end
@@ -19,7 +19,7 @@ m.home = home
 m.keep = #text
 meta_write(new_id, m)
 call('HSET', BODY, new_id, text)
-take_out(m, old)
+take_out(id, m, old)
 call('LPUSH', PROCESSING, text)
 if new_id ~= id then forget(id) end
 call('ZADD', LEASE, lease, new_id)

@@ -24,7 +24,7 @@ for i = #expired, 1, -1 do
   local m, text = meta_read(id), call('HGET', BODY, id)
   if m and text and m.list == 'processing' then
     meta_write(id, m)
-    take_out(m, text)
+    take_out(id, m, text)
     back_to_front(id, m, text)
     reclaimed = reclaimed + 1
   else

@@ -36,7 +36,8 @@ impl Cluster {
                 "--cluster-port",
                 &free_port().to_string(),
             ])
-            .args(["--dir", dir.path().to_str().unwrap(), "--loglevel", "warning"])
+            .args(["--dir", dir.path().to_str().unwrap(), "--logfile", "redis.log"])
+            .args(["--cluster-announce-ip", "127.0.0.1"])
             .kill_on_drop(true)
             .spawn()
             .unwrap();

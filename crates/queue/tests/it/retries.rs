@@ -98,3 +98,43 @@ async fn a_clean_end_breaks_a_row_of_crashes() {
     let third = bench.claim_one(&bench.consumer("w2")).await;
     assert_eq!(third.deliveries, 1);
 }
+
+#[tokio::test]
+async fn retries_coming_due_in_any_order_leave_a_long_list_one_by_one() {
+    const JOBS: u128 = 2000;
+    let bench = Bench::start().await;
+    let consumer = bench.consumer("w1");
+    let far: jiff::Timestamp = "2099-01-01T00:00:00Z".parse().unwrap();
+    for number in 0..JOBS {
+        let next = job(number).next_attempt();
+        assert!(bench.queue.push_retry(&next, far, "x").await.unwrap());
+    }
+    // A hand takes some out and puts one back elsewhere: all places are wrong from here on.
+    bench.redis.cli(&["RPOPLPUSH", "jobs:retry", "jobs:retry"]);
+    assert!(bench.queue.remove(&job(700).job_id).await.unwrap());
+    let mut left: Vec<u128> = (0..JOBS).filter(|number| *number != 700).collect();
+    let mut step = 0;
+    while !left.is_empty() {
+        step = (step + 7919) % left.len();
+        let batch: Vec<u128> = (0..left.len().min(50))
+            .map(|_| {
+                let number = left.swap_remove(step % left.len());
+                let id = job(number).job_id.to_string();
+                bench
+                    .redis
+                    .cli(&["ZADD", "jobs:retry:due", &format!("{}", 1 + number % 3), &id]);
+                number
+            })
+            .collect();
+        let claimed = consumer.claim(200).await.unwrap();
+        let mut seen = crate::support::numbers(&claimed);
+        seen.sort_unstable();
+        let mut wanted = batch;
+        wanted.sort_unstable();
+        assert_eq!(seen, wanted);
+        assert_eq!(bench.llen("jobs:retry"), left.len());
+        queue::ack_all(claimed).await.unwrap();
+    }
+    assert_eq!(bench.snapshot(), "");
+    assert_eq!(bench.redis.cli(&["EXISTS", "jobs:retry:place"]), "0");
+}
