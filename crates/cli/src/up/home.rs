@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 const MAX_LOG_BYTES: u64 = 32 * 1024 * 1024;
 /// Only for the owner.
 const PRIVATE: u32 = 0o600;
+const PRIVATE_DIR: u32 = 0o700;
 
 /// What is remembered between starts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,6 +95,8 @@ impl Home {
         };
         for directory in ["logs", "redis", "s3"] {
             std::fs::create_dir_all(home.file(directory)).map_err(told)?;
+            std::fs::set_permissions(home.file(directory), Permissions::from_mode(PRIVATE_DIR))
+                .map_err(told)?;
         }
         let ignore = home.file(".gitignore");
         if !ignore.exists() {

@@ -5,9 +5,11 @@
 use crate::failure::Failure;
 use crate::up::home::Secrets;
 use objectstore::{Credentials, Store};
+use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::thread::JoinHandle;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 const THREADS: usize = 2;
@@ -16,7 +18,7 @@ const THREADS: usize = 2;
 #[derive(Debug)]
 pub struct Embedded {
     stop: CancellationToken,
-    thread: JoinHandle<()>,
+    thread: JoinHandle<io::Result<()>>,
 }
 
 /// The address for the programs.
@@ -26,7 +28,7 @@ pub fn url(port: u16) -> String {
 
 impl Embedded {
     /// Opens the directory and listens; connections are taken from now on.
-    pub fn start(directory: &Path, port: u16, secrets: &Secrets) -> Result<Self, Failure> {
+    pub async fn start(directory: &Path, port: u16, secrets: &Secrets) -> Result<Self, Failure> {
         let told = |error: &(dyn std::error::Error + 'static)| {
             Failure::new(format!("cannot open the object store in {}", directory.display())).why(error)
         };
@@ -42,19 +44,35 @@ impl Embedded {
             access_key: secrets.s3_access_key.clone(),
             secret_key: secrets.s3_secret_key.clone(),
         };
-        let server = runtime.block_on(async {
-            let listener = tokio::net::TcpListener::from_std(listener)?;
-            objectstore::serve(store, listener, credentials).await
-        })?;
         let stop = CancellationToken::new();
         let stopped = stop.clone();
-        let thread = std::thread::Builder::new().name("s3".to_owned()).spawn(move || {
-            runtime.block_on(async {
-                stopped.cancelled().await;
-                server.shutdown().await;
-            });
-        })?;
-        Ok(Self { stop, thread })
+        let (tell, told_start) = oneshot::channel();
+        let serve = async move {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            let server = objectstore::serve(store, listener, credentials).await?;
+            // The starter waits for this word; when it is gone, so is the stop token, which ends us at once.
+            tell.send(()).unwrap_or_default();
+            stopped.cancelled().await;
+            server.shutdown().await;
+            Ok(())
+        };
+        let thread = std::thread::Builder::new()
+            .name("s3".to_owned())
+            .spawn(move || runtime.block_on(serve))?;
+        let embedded = Self { stop, thread };
+        if told_start.await.is_err() {
+            return Err(embedded.fault());
+        }
+        Ok(embedded)
+    }
+
+    /// Why the thread has ended.
+    fn fault(self) -> Failure {
+        let failure = Failure::new("the embedded object store has ended");
+        match self.thread.join() {
+            Ok(Err(error)) => failure.why(&error),
+            Ok(Ok(())) | Err(_) => failure.because("a fault of ours, worth a report"),
+        }
     }
 
     /// Whether the thread is still there.

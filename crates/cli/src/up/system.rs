@@ -79,7 +79,7 @@ impl System {
         self.state.ready = false;
         self.home.save_state(&self.state)?;
         summary::write_env(&self.home, &self.plan)?;
-        self.start_store(secrets)?;
+        self.start_store(secrets).await?;
         self.start_redis()?;
         self.start_postgres(secrets).await?;
         self.wait_for_servers().await?;
@@ -99,10 +99,10 @@ impl System {
         self.home.save_state(&self.state)
     }
 
-    fn start_store(&mut self, secrets: &Secrets) -> Result<(), Failure> {
+    async fn start_store(&mut self, secrets: &Secrets) -> Result<(), Failure> {
         if let Server::Private(port) = self.plan.s3 {
             let directory = self.home.file("s3");
-            self.store = Some(Embedded::start(&directory, port, secrets)?);
+            self.store = Some(Embedded::start(&directory, port, secrets).await?);
             self.say("s3", &format!("embedded, {}", directory.display()));
         } else {
             self.say("s3", &format!("given, {}", self.plan.objects.endpoint));
