@@ -89,7 +89,7 @@ impl Init {
     }
 
     fn is_there(&self) -> bool {
-        pid_namespace(self.pid).as_ref() == Some(&self.namespace)
+        pid_namespace(self.pid).as_ref() == Some(&self.namespace) && !is_zombie(self.pid)
     }
 
     fn signal(pid: u32, signal: Signal) {
@@ -110,6 +110,15 @@ impl Init {
             Self::signal(self.pid, Signal::SIGKILL);
         }
     }
+}
+
+/// Ended, and only not yet collected by its parent: after bubblewrap's own end that is the machine's init, which may take
+/// its time. Process 1 of a namespace becomes one only when all others inside are gone.
+fn is_zombie(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The state follows the name, which is in brackets and may hold anything.
+    stat.rsplit_once(") ")
+        .is_some_and(|(_, rest)| rest.starts_with(['Z', 'X']))
 }
 
 fn pid_namespace(pid: u32) -> Option<String> {
