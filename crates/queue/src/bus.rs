@@ -81,10 +81,8 @@ impl Topics {
     fn pending(&self) -> Vec<String> {
         let topics = self.lock();
         let pending = topics.iter().filter(|(_, topic)| !*topic.subscribed.borrow());
-        pending
-            .take(SUBSCRIBE_BATCH)
-            .map(|(channel, _)| channel.clone())
-            .collect()
+        let channels = pending.map(|(channel, _)| channel.clone());
+        channels.take(SUBSCRIBE_BATCH).collect()
     }
 
     fn now_subscribed(&self, channels: &[String]) {
@@ -232,8 +230,8 @@ async fn drain(shared: Arc<Shared>) {
                 tracing::warn!(missed, "live messages were lost; watchers read the store again");
                 shared.topics.all_dirty();
             }
+            // The client was stopped and is started again.
             Err(RecvError::Closed) => {
-                // The client was stopped and is started again: take a new receiver.
                 tokio::time::sleep(TICK).await;
                 messages = shared.connection.client().message_rx();
                 shared.topics.all_dirty();
@@ -287,11 +285,9 @@ async fn keep_subscribed(shared: Arc<Shared>) {
 }
 
 fn set_connected(shared: &Shared, connected: bool) {
-    let changed = shared.connected.send_if_modified(|value| {
-        let changed = *value != connected;
-        *value = connected;
-        changed
-    });
+    let changed = shared
+        .connected
+        .send_if_modified(|value| std::mem::replace(value, connected) != connected);
     if changed && !connected {
         shared.topics.all_dirty();
     }
