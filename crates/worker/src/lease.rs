@@ -106,6 +106,10 @@ impl LeaseThread {
     }
 
     async fn renew_in_redis(&self, renewer: &mut Renewer, held: &[(RunId, Hold)]) {
+        if held.is_empty() && !renewer.is_connected() {
+            // Right after the start, or Redis is away: nothing can be lost, and the connection says so itself.
+            return;
+        }
         let claims: Vec<_> = held.iter().map(|(_, hold)| hold.claim.clone()).collect();
         match renewer.renew(&claims, self.lease).await {
             Ok(renewals) => {

@@ -1,6 +1,6 @@
 //! Stores that go away and come back.
 
-use crate::support::{LONG, SOON, Setup, System, message, script, shell};
+use crate::support::{LONG, Setup, System, message, script, shell};
 use serde_json::{Value, json};
 use std::time::Duration;
 use testkit::eventually;
@@ -63,7 +63,7 @@ async fn with_postgres_away_nothing_is_accepted_and_all_goes_on_when_it_is_back(
     let before = system
         .begin(&script(&[message("one"), shell("sleep 4"), message("two")]))
         .await;
-    system.wait_steps(&before, "running", 1).await;
+    system.wait_step(&before, 2, "running").await;
     system.postgres.as_mut().unwrap().stop();
     turns(&system, 503).await;
     let answer = system.post(&json!({"action": "create", "prompt": "x"})).await;
@@ -94,8 +94,7 @@ async fn flushall_loses_no_run_and_repeats_none() {
     let running = system
         .begin(&script(&[message("one"), shell("sleep 5"), message("two")]))
         .await;
-    system.wait_steps(&running, "completed", 1).await;
-    eventually(SOON, || async { system.steps(&running, "running").await == 1 }).await;
+    system.wait_step(&running, 2, "running").await;
     let mut queued = Vec::new();
     for number in 0..5 {
         queued.push(
@@ -126,7 +125,7 @@ async fn a_stream_goes_on_while_redis_is_away() {
     let run = system
         .begin(&script(&[message("one"), shell("sleep 4"), message("two")]))
         .await;
-    system.wait_steps(&run, "running", 1).await;
+    system.wait_step(&run, 2, "running").await;
     let url = system.stream_url(&run);
     let token = system.token.clone();
     let stream = testkit::Sse::connect(&url, Some(&token), None).await;

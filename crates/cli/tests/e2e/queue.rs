@@ -152,10 +152,7 @@ async fn a_second_entry_of_a_queued_or_running_run_is_dropped() {
     system.redis.cli(&["LPUSH", "jobs:pending", &hand]);
     system.add_worker().await;
     system.add_worker().await;
-    eventually(SOON, || async {
-        system.steps(&run, "running").await == 1 && system.steps(&run, "completed").await == 1
-    })
-    .await;
+    system.wait_step(&run, 2, "running").await;
     system.redis.cli(&["LPUSH", "jobs:pending", &hand]);
     system.wait_status(&run, "completed", LONG).await;
     assert_eq!(system.steps(&run, "completed").await, 3);

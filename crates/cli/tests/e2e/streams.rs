@@ -3,15 +3,16 @@
 use crate::support::{LONG, SOON, Setup, System, ids, message, script, sleep_ms};
 use reqwest::StatusCode;
 use serde_json::Value;
+use std::path::Path;
 use std::time::{Duration, Instant};
 use testkit::{FaultProxy, Frame, Sse, eventually};
 
-/// Bytes a connection may carry before it is cut: enough for the headers, the first frames and a bit.
-const CUT_EVERY: u64 = 1_500;
+/// Bytes a connection may carry before it is cut: enough for the headers and a few frames.
+const CUT_EVERY: u64 = 2_000;
 const CUTS: u64 = 20;
 
-/// A script of many events, slow enough to be watched live.
-fn many_events() -> String {
+/// A script of many events, slow enough to be watched live. In a file, so that the prompt's own event is short.
+fn many_events(path: &Path) {
     let items: Vec<Value> = (0..25)
         .flat_map(|number| {
             [
@@ -20,7 +21,7 @@ fn many_events() -> String {
             ]
         })
         .collect();
-    script(&items)
+    std::fs::write(path, script(&items)).unwrap();
 }
 
 /// All persisted frames, collected over connections that are cut again and again.
@@ -50,10 +51,14 @@ async fn collect_over_cuts(url: &str, token: &str) -> Vec<Frame> {
 }
 
 async fn a_cut_stream_equals_an_uncut_one(named: bool) {
-    let system = Setup::workers(1).start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("script.json");
+    many_events(&file);
+    let setup = Setup::workers(1).worker_env("LLM_SCRIPT_FILE", file.to_str().unwrap());
+    let system = setup.start().await;
     let proxy = FaultProxy::start(system.port).await;
     proxy.cut_every(CUT_EVERY);
-    let run = system.begin(&many_events()).await;
+    let run = system.begin("as the file says").await;
     let path = if named {
         format!("/agent/run/{run}/stream")
     } else {

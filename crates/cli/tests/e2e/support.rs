@@ -31,7 +31,7 @@ pub(crate) struct System {
     pub(crate) port: u16,
     pub(crate) client: Client,
     pub(crate) token: String,
-    worker_env: Vec<(String, String)>,
+    worker_env: Vec<(&'static str, String)>,
 }
 
 /// What differs between tests.
@@ -39,7 +39,7 @@ pub(crate) struct System {
 pub(crate) struct Setup {
     pub(crate) workers: usize,
     pub(crate) own_postgres: bool,
-    pub(crate) worker_env: Vec<(&'static str, &'static str)>,
+    pub(crate) worker_env: Vec<(&'static str, String)>,
 }
 
 impl Setup {
@@ -51,8 +51,8 @@ impl Setup {
     }
 
     #[must_use]
-    pub(crate) fn worker_env(mut self, name: &'static str, value: &'static str) -> Self {
-        self.worker_env.push((name, value));
+    pub(crate) fn worker_env(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.worker_env.push((name, value.into()));
         self
     }
 
@@ -87,7 +87,7 @@ impl Setup {
             port,
             client: Client::builder().no_proxy().build().unwrap(),
             token: jwt(SECRET, USER, Value::Null),
-            worker_env: owned(&self.worker_env),
+            worker_env: self.worker_env,
         };
         system.wait_ready(SOON).await;
         for _ in 0..self.workers {
@@ -95,11 +95,6 @@ impl Setup {
         }
         system
     }
-}
-
-fn owned(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-    let pair = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-    pairs.iter().map(pair).collect()
 }
 
 fn api_program(database_url: &str, redis: &Redis, s3: &S3, port: u16) -> Program {
@@ -266,6 +261,19 @@ impl System {
     pub(crate) async fn steps(&self, run_id: &str, status: &str) -> i64 {
         let sql = format!("SELECT count(*) FROM agent_steps WHERE run_id::text = $1 AND status = '{status}'");
         self.count(&sql, run_id).await
+    }
+
+    /// Waits until this step has this status.
+    pub(crate) async fn wait_step(&self, run_id: &str, number: i32, status: &str) {
+        let sql = format!(
+            "SELECT count(*) FROM agent_steps WHERE run_id::text = $1 AND step_number = {number} AND status = '{status}'"
+        );
+        let there = eventually_some(SOON, || async {
+            (self.count(&sql, run_id).await == 1).then_some(())
+        });
+        if there.await.is_none() {
+            panic!("step {number} is not {status}:\n{}", self.task_log(run_id).await);
+        }
     }
 
     pub(crate) async fn wait_steps(&self, run_id: &str, status: &str, number: i64) {

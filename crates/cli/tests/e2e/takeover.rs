@@ -22,9 +22,7 @@ async fn a_killed_worker_is_replaced_within_twelve_seconds_and_settled_steps_sta
         write("three.txt", "3"),
     ];
     let run = system.begin(&script(&steps)).await;
-    system.wait_steps(&run, "running", 1).await;
-    eventually(SOON, || async { system.steps(&run, "completed").await == 1 }).await;
-    eventually(SOON, || async { system.steps(&run, "running").await == 1 }).await;
+    system.wait_step(&run, 2, "running").await;
     let settled = "SELECT completed_at::text FROM agent_steps WHERE run_id::text = $1 AND step_number = 1";
     let settled_at = system.text(settled, &run).await;
     let second = "SELECT id::text FROM agent_steps WHERE run_id::text = $1 AND step_number = 2";
@@ -151,10 +149,7 @@ async fn a_paused_run_frees_its_worker_and_goes_on_at_the_next_step() {
         .await;
     let steps = [message("one"), shell("sleep 2"), message("three")];
     let run = system.begin(&script(&steps)).await;
-    eventually(SOON, || async {
-        system.steps(&run, "running").await == 1 && system.steps(&run, "completed").await == 1
-    })
-    .await;
+    system.wait_step(&run, 2, "running").await;
     let paused = system.act("pause", &run).await;
     assert_eq!(
         (&paused["status"], &paused["message"]),
@@ -244,10 +239,7 @@ async fn a_leaving_worker_lets_a_short_running_step_end_and_stops_a_long_one() {
         .start()
         .await;
     let run = system.begin(&script(&[message("one"), shell("sleep 8")])).await;
-    eventually(SOON, || async {
-        system.steps(&run, "completed").await == 1 && system.steps(&run, "running").await == 1
-    })
-    .await;
+    system.wait_step(&run, 2, "running").await;
     system.workers[0].term();
     let status = system.workers[0].wait(Duration::from_secs(15)).await;
     assert_eq!(status.code(), Some(0));
