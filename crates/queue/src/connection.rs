@@ -44,7 +44,7 @@ const QUIT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pauses between two log lines of one outage, in seconds; the last one repeats.
 const OUTAGE_LOG_SECONDS: [u64; 5] = [1, 2, 4, 8, 10];
 /// fred's event channels hold 32 messages by default, which a burst of published events overruns.
-const SUBSCRIBER_CHANNEL_CAPACITY: usize = 65_536;
+const SUBSCRIBER_CHANNEL_CAPACITY: usize = 4096;
 
 /// How long a caller is ready to wait.
 #[derive(Debug, Clone, Copy)]

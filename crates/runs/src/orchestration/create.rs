@@ -7,6 +7,7 @@ use crate::db::tx::{Statement, Tx, params};
 use crate::store::StoreError;
 use domain::decide::Rejection;
 use domain::ids::{RunId, UserId};
+use domain::run::Origin;
 use domain::run::RunState;
 use domain::status::RunStatus;
 use jiff::SignedDuration;
@@ -25,7 +26,8 @@ const TAKE_KEY: &str = "INSERT INTO agent_idempotency AS i (user_id, key, reques
 const READ_KEY: &str = "SELECT request_hash, answer FROM agent_idempotency WHERE user_id = $1 AND key = $2";
 const STORE_ANSWER: &str = "UPDATE agent_idempotency SET answer = $3 WHERE user_id = $1 AND key = $2";
 
-const RETRY_SOURCE: &str = "SELECT r.status, r.prompt, r.priority, r.metadata ->> 'project_id' AS project_id,
+const RETRY_SOURCE: &str =
+    "SELECT r.status, r.origin, r.prompt, r.priority, r.metadata ->> 'project_id' AS project_id,
         coalesce((SELECT array_agg(c.connector_id ORDER BY c.position) FROM agent_run_connectors c
                    WHERE c.run_id = r.id), '{}') AS connector_ids
     FROM agent_runs r WHERE r.id = $1 AND r.user_id = $2";
@@ -87,7 +89,9 @@ impl Orchestration {
         let row = rows.first().ok_or(CommandError::NotFound)?;
         let status = RunStatus::parse(row.try_get("status").map_err(StoreError::from)?)
             .ok_or_else(|| StoreError::row("unknown status"))?;
-        if status != RunStatus::Failed {
+        // A run driven from outside is its driver's to repeat.
+        let origin: &str = row.try_get("origin").map_err(StoreError::from)?;
+        if status != RunStatus::Failed || origin != Origin::AgentApi.as_str() {
             return Err(Rejection::Transition {
                 action: "retry",
                 status,
