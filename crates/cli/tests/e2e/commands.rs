@@ -117,7 +117,7 @@ async fn one_command_starts_the_system_and_one_more_runs_a_prompt_to_its_end() {
     );
     assert!(home.ok(&["status"]).contains("api"));
     the_env_file_leads_to_the_system(&home).await;
-    a_run_by_commands(&home);
+    let run = a_run_by_commands(&home);
     failures_have_their_exit_codes(&home);
 
     home.ok(&["down"]);
@@ -136,7 +136,7 @@ async fn one_command_starts_the_system_and_one_more_runs_a_prompt_to_its_end() {
     home.up();
     let took = begun.elapsed();
     assert!(home.ok(&["runs"]).contains("completed"));
-    assert!(home.ok(&["files", "last"]).contains("test.txt"));
+    assert!(home.ok(&["files", &run]).contains("test.txt"));
     assert!(took < Duration::from_secs(20), "the start took {took:?}");
 }
 
@@ -174,7 +174,8 @@ async fn the_env_file_leads_to_the_system(home: &Home) {
     assert_eq!(sent.json(&body).send().await.unwrap().status(), 200);
 }
 
-fn a_run_by_commands(home: &Home) {
+/// The id of a completed run.
+fn a_run_by_commands(home: &Home) -> String {
     let output = home.run(&["run", PROMPT]);
     let all = text(&output.stdout) + &text(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{all}");
@@ -206,6 +207,7 @@ fn a_run_by_commands(home: &Home) {
     let pulled = home.dir.path().join("pulled");
     home.ok(&["files", id, "pull", pulled.to_str().unwrap()]);
     assert_eq!(std::fs::read(pulled.join("test.txt")).unwrap(), file.stdout);
+    id.to_owned()
 }
 
 fn failures_have_their_exit_codes(home: &Home) {

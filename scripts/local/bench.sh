@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Figures of the release programs, beside what the stores alone can do here: a table, then one line of JSON.
+#
+#   scripts/local/bench.sh                  medians of 5 rounds
+#   scripts/local/bench.sh --quick          few rounds, to see that it works
+#   scripts/local/bench.sh --json FILE      writes the JSON to FILE as well
+#
+# PROFILE=dev measures debug builds. The servers' data lies below BENCH_DIR (/var/tmp) on the disk, not in memory.
+set -euo pipefail
+here=$(dirname "${BASH_SOURCE[0]}")
+# shellcheck source=scripts/local/common.sh
+. "$here/common.sh"
+
+case ${1:-} in
+-h | --help)
+    sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    exit 0
+    ;;
+esac
+
+profile=${PROFILE:-release}
+dir=release
+if [ "$profile" = dev ]; then dir=debug; fi
+say "building (profile $profile)"
+cargo build --manifest-path "$root/Cargo.toml" --profile "$profile" -p api -p worker --bins
+cargo build --manifest-path "$root/Cargo.toml" --profile "$profile" -p testkit --features s3 --bin bench
+
+# Postgres drops root's rights, so its directory must be passable.
+data=$(mktemp -d "${BENCH_DIR:-/var/tmp}/agent-bench.XXXXXX")
+trap 'rm -rf "$data"' EXIT
+chmod 711 "$data"
+say "measuring; the data lies in $data"
+TESTKIT_DIR=$data "$target/$dir/bench" "$@"
