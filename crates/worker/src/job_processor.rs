@@ -128,7 +128,7 @@ impl JobProcessor {
             tracing::debug!(error = %with_sources(&error), "attempt not shown in the queue entry");
         }
         self.held.update(delivery.job.run_id, |hold| {
-            hold.claim.raw.clone_from(&delivery.raw)
+            hold.claim.raw.clone_from(&delivery.raw);
         });
     }
 
