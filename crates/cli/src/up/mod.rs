@@ -58,9 +58,9 @@ pub async fn up(console: Console, path: &Path, args: &UpArgs) -> Result<Code, Fa
     clear_leftovers(console, &state).await?;
     let secrets = home.secrets()?;
     let env = envfile::process();
-    let plan = Plan::make(&home, &env, args, &secrets, &mut state)?;
+    let (plan, held) = Plan::make(&home, &env, args, &secrets, &mut state)?;
     let outcome = System::new(console, home, state, plan)?.run(&secrets).await;
-    drop(lock);
+    drop((held, lock));
     outcome
 }
 

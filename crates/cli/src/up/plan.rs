@@ -9,13 +9,17 @@ use crate::place::{DEFAULT_BUCKET, DEFAULT_REGION};
 use crate::token::{self, Claims};
 use crate::up::binaries::{self, Found};
 use crate::up::home::{Home, Secrets, State};
-use crate::up::ports::Ports;
+use crate::up::ports::{Held, Ports};
 use crate::up::{postgres, redis, store};
 use domain::SystemClock;
 use std::path::PathBuf;
 
-/// The user of the ready token.
-pub const DEV_USER: &str = "dev";
+/// The ready token: of an ordinary user, without an end, so it is the same at every start.
+const DEV: Claims<'_> = Claims {
+    user: "dev",
+    admin: false,
+    expires_in: None,
+};
 /// Any of these chooses a real model.
 const MODEL_SETTINGS: [(&str, &str); 3] = [
     ("ANTHROPIC_API_KEY", "anthropic"),
@@ -63,14 +67,14 @@ impl std::fmt::Debug for Plan {
 }
 
 impl Plan {
-    /// Decides; ports go into the state.
+    /// Decides; ports go into the state, and are held against other supervisors as long as the second part lives.
     pub fn make(
         home: &Home,
         env: &Values,
         args: &UpArgs,
         secrets: &Secrets,
         state: &mut State,
-    ) -> Result<Self, Failure> {
+    ) -> Result<(Self, Held), Failure> {
         let mut ports = Ports::remembered(std::mem::take(&mut state.ports));
         let before = ports.get("postgres").map(|port| postgres::url(secrets, port));
         let database = given(env, "DATABASE_URL", before);
@@ -97,11 +101,6 @@ impl Plan {
             .map(|number| ports.choose(&format!("worker-{number}")))
             .collect::<Result<Vec<u16>, Failure>>()?;
         let jwt_secret = env.get("JWT_SECRET").unwrap_or(&secrets.jwt_secret).clone();
-        let claims = Claims {
-            user: DEV_USER,
-            admin: false,
-            expires_in: None,
-        };
         let (provider, model) = model(env);
         let plan = Self {
             database_url: database
@@ -116,15 +115,16 @@ impl Plan {
             api_port,
             internal_port,
             worker_ports,
-            token: token::sign(&jwt_secret, claims, &SystemClock)?,
+            token: token::sign(&jwt_secret, DEV, &SystemClock)?,
             jwt_secret,
             provider,
             model,
         };
-        state.ports = ports.into_map();
+        let (ports, held) = ports.settle();
+        state.ports = ports;
         state.workers = args.workers;
         state.model.clone_from(&plan.model);
-        Ok(plan)
+        Ok((plan, held))
     }
 
     pub fn api_url(&self) -> String {

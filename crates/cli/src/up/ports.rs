@@ -1,8 +1,12 @@
 //! Ports: the remembered one, else the preferred one, else a free one; remembered from then on.
+//!
+//! Between the choice and the moment a child listens another supervisor might choose the same port. So each choice is
+//! also held as a UDP socket of the same number as long as the supervisor lives: supervisors see each other's choices,
+//! of whatever user, and nothing is left behind when one is killed.
 
 use crate::failure::Failure;
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 
 /// Preferred ports. All listen on 127.0.0.1 only. The workers' are above the default of a worker started by hand.
 const PREFERRED: [(&str, u16); 5] = [
@@ -19,15 +23,29 @@ const FIRST_WORKER: u16 = 19090;
 #[derive(Debug)]
 pub struct Ports {
     chosen: BTreeMap<String, u16>,
+    held: BTreeMap<String, UdpSocket>,
+}
+
+/// Held choices; dropped, they are free for others.
+#[derive(Debug)]
+pub struct Held {
+    _sockets: Vec<UdpSocket>,
 }
 
 impl Ports {
     pub const fn remembered(chosen: BTreeMap<String, u16>) -> Self {
-        Self { chosen }
+        Self {
+            chosen,
+            held: BTreeMap::new(),
+        }
     }
 
-    pub fn into_map(self) -> BTreeMap<String, u16> {
-        self.chosen
+    /// The choices, and what holds them.
+    pub fn settle(self) -> (BTreeMap<String, u16>, Held) {
+        let held = Held {
+            _sockets: self.held.into_values().collect(),
+        };
+        (self.chosen, held)
     }
 
     /// The port a name has or had.
@@ -37,17 +55,22 @@ impl Ports {
 
     /// The port for a name.
     pub fn choose(&mut self, name: &str) -> Result<u16, Failure> {
-        let wanted = [self.chosen.get(name).copied(), preferred(name)];
-        let port = wanted
-            .into_iter()
-            .flatten()
-            .find(|port| !self.taken_by_another(name, *port) && is_free(*port));
-        let port = match port {
-            Some(port) => port,
-            None => self.any_free(name)?,
-        };
-        self.chosen.insert(name.to_owned(), port);
-        Ok(port)
+        let wanted = [self.get(name), preferred(name)];
+        for port in wanted.into_iter().flatten() {
+            if !self.taken_by_another(name, port) && self.hold(name, port) {
+                return Ok(port);
+            }
+        }
+        // Refused ones stay open meanwhile, so that the system does not give the same one twice.
+        let mut refused = vec![];
+        loop {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+            let port = listener.local_addr()?.port();
+            if !self.taken_by_another(name, port) && self.reserve(name, port) {
+                return Ok(port);
+            }
+            refused.push(listener);
+        }
     }
 
     /// Exactly this port, or a failure that names it.
@@ -59,6 +82,8 @@ impl Ports {
         }
         self.chosen.retain(|other, taken| other == name || *taken != port);
         self.chosen.insert(name.to_owned(), port);
+        // Something may use the UDP port; it was asked for by name, so that does not matter.
+        self.reserve(name, port);
         Ok(port)
     }
 
@@ -68,17 +93,19 @@ impl Ports {
             .any(|(other, taken)| other != name && *taken == port)
     }
 
-    fn any_free(&self, name: &str) -> Result<u16, Failure> {
-        // Held until one fits, so that the system does not give the same one twice.
-        let mut held = vec![];
-        loop {
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-            let port = listener.local_addr()?.port();
-            if !self.taken_by_another(name, port) {
-                return Ok(port);
-            }
-            held.push(listener);
-        }
+    fn hold(&mut self, name: &str, port: u16) -> bool {
+        is_free(port) && self.reserve(name, port)
+    }
+
+    /// Takes the port in the eyes of other supervisors; false when one of them has it.
+    fn reserve(&mut self, name: &str, port: u16) -> bool {
+        self.held.remove(name);
+        let Ok(socket) = UdpSocket::bind((Ipv4Addr::LOCALHOST, port)) else {
+            return false;
+        };
+        self.held.insert(name.to_owned(), socket);
+        self.chosen.insert(name.to_owned(), port);
+        true
     }
 }
 
@@ -109,6 +136,17 @@ mod tests {
         let kept = ports.choose("redis").unwrap();
         assert_eq!(ports.choose("redis").unwrap(), kept);
         assert!(ports.insist("api", port).is_err());
+    }
+
+    #[test]
+    fn two_supervisors_never_choose_the_same_port_before_anybody_listens() {
+        let mut first = Ports::remembered(BTreeMap::new());
+        let port = first.choose("api").unwrap();
+        let (map, held) = first.settle();
+        let mut second = Ports::remembered(map.clone());
+        assert_ne!(second.choose("api").unwrap(), port);
+        drop(held);
+        assert_eq!(Ports::remembered(map).choose("api").unwrap(), port);
     }
 
     #[test]

@@ -7,26 +7,26 @@ use std::time::Duration;
 use testkit::{bin, eventually};
 
 /// Longest wait for anything a person would call "at once" on a busy machine.
-pub const SOON: Duration = Duration::from_secs(60);
+pub(crate) const SOON: Duration = Duration::from_mins(1);
 
-pub struct Home {
+pub(crate) struct Home {
     dir: tempfile::TempDir,
 }
 
 impl Home {
     /// An empty directory whose name is awkward on purpose; entered by other users, as Postgres needs as root.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("agent ctl's ").tempdir().unwrap();
         std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         Self { dir }
     }
 
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.dir.path().join("home")
     }
 
     /// `agentctl --home HOME ARGS`, untouched by the settings of whoever runs the tests.
-    pub fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(bin("agentctl"));
         command
             .current_dir(self.dir.path())
@@ -54,12 +54,12 @@ impl Home {
         command
     }
 
-    pub fn run(&self, args: &[&str]) -> Output {
+    pub(crate) fn run(&self, args: &[&str]) -> Output {
         self.command(args).output().unwrap()
     }
 
     /// Runs a command that must succeed; its stdout.
-    pub fn ok(&self, args: &[&str]) -> String {
+    pub(crate) fn ok(&self, args: &[&str]) -> String {
         let output = self.run(args);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{args:?}: {said}");
@@ -67,25 +67,25 @@ impl Home {
     }
 
     /// Starts in the background on ports of its own choice.
-    pub fn up(&self) -> String {
+    pub(crate) fn up(&self) -> String {
         self.ok(&["up", "--detach"])
     }
 
-    pub fn state(&self) -> Value {
+    pub(crate) fn state(&self) -> Value {
         let text = std::fs::read_to_string(self.path().join("state.json")).unwrap_or_default();
         serde_json::from_str(&text).unwrap_or(Value::Null)
     }
 
-    pub fn supervisor(&self) -> Option<i64> {
+    pub(crate) fn supervisor(&self) -> Option<i64> {
         self.state()["supervisor"]["pid"].as_i64()
     }
 
-    pub fn child(&self, name: &str) -> Option<i64> {
+    pub(crate) fn child(&self, name: &str) -> Option<i64> {
         self.state()["children"][name]["pid"].as_i64()
     }
 
     /// Every process whose command line or environment names this home.
-    pub fn processes(&self) -> Vec<i64> {
+    pub(crate) fn processes(&self) -> Vec<i64> {
         let needle = self.path().to_string_lossy().into_owned();
         let pids = std::fs::read_dir("/proc")
             .unwrap()
@@ -93,7 +93,7 @@ impl Home {
         pids.filter(|pid| mentions(*pid, &needle)).collect()
     }
 
-    pub async fn is_empty_soon(&self) {
+    pub(crate) async fn is_empty_soon(&self) {
         eventually(SOON, || async { self.processes().is_empty() }).await;
     }
 }
@@ -117,7 +117,7 @@ impl Drop for Home {
     }
 }
 
-pub fn kill(pid: i64, signal: &str) {
+pub(crate) fn kill(pid: i64, signal: &str) {
     let status = Command::new("kill")
         .args([signal, &pid.to_string()])
         .status()

@@ -35,7 +35,8 @@ async fn every_child_that_dies_is_started_again() {
         .await;
         eventually(SOON, || async { home.run(&["status"]).status.success() }).await;
     }
-    home.ok(&["run", PROMPT]);
+    // Readiness may be a few seconds old.
+    eventually(SOON, || async { home.run(&["run", PROMPT]).status.success() }).await;
     let log = std::fs::read_to_string(home.path().join("logs/agentctl.log")).unwrap();
     assert!(
         log.contains("postgres ended (SIGKILL); starting it again"),
