@@ -194,7 +194,7 @@ pub struct SandboxOutput {
     pub stderr: String,
     /// One of the two was cut at 1 MiB.
     pub truncated: bool,
-    /// Nothing when killed (time limit, signal).
+    /// 128 + n when signal n ended the program, as shells say; nothing when it was killed at a limit.
     pub exit_code: Option<i32>,
     pub timed_out: bool,
     /// Why it ended otherwise than by exiting, for example `killed by signal 9`, `out of memory`.

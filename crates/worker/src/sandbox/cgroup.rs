@@ -3,6 +3,7 @@
 use super::limits::Limits;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 const ROOT: &str = "/sys/fs/cgroup";
@@ -29,6 +30,11 @@ impl Cgroups {
     /// Tries what the host allows.
     pub(super) fn find() -> Self {
         let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        for name in ["memory", "pids"] {
+            own.lines()
+                .filter_map(|line| parent(line, name))
+                .for_each(|parent| parent.sweep());
+        }
         let controller = |name: &str, limit_v1: &str, limit_v2: &str| {
             let parents = own.lines().filter_map(|line| parent(line, name));
             let mut usable =
@@ -96,10 +102,36 @@ fn parent(line: &str, controller: &str) -> Option<Parent> {
     })
 }
 
+/// Names of groups hold our process id, so that those of dead processes can be removed.
+const PREFIX: &str = "agent-sandbox-";
+static TRIES: AtomicU32 = AtomicU32::new(0);
+
+fn own_prefix() -> String {
+    format!("{PREFIX}{}-", std::process::id())
+}
+
 impl Parent {
+    /// Removes what processes that are gone left behind; only empty groups can be removed at all.
+    fn sweep(&self) {
+        for entry in std::fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            let name = entry.file_name().into_string().unwrap_or_default();
+            let owner = name
+                .strip_prefix(PREFIX)
+                .and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+            let dead = owner.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists());
+            if dead && let Err(error) = std::fs::remove_dir(entry.path()) {
+                tracing::debug!(%error, name, "cannot remove an old control group");
+            }
+        }
+    }
+
     /// Whether a group made here can be limited by `file`.
     fn try_out(&self, file: &str) -> bool {
-        let dir = self.dir.join(format!("agent-sandbox-try-{}", std::process::id()));
+        let dir = self.dir.join(format!(
+            "{}try-{}",
+            own_prefix(),
+            TRIES.fetch_add(1, Ordering::Relaxed)
+        ));
         let made = std::fs::create_dir(&dir).is_ok();
         let limited = made
             && std::fs::OpenOptions::new()
@@ -122,7 +154,7 @@ pub(super) struct Group {
 
 impl Group {
     fn make(&mut self, parent: &Parent, name: &str) -> io::Result<PathBuf> {
-        let dir = parent.dir.join(format!("agent-sandbox-{name}"));
+        let dir = parent.dir.join(format!("{}{name}", own_prefix()));
         if !self.dirs.contains(&dir) {
             std::fs::create_dir(&dir)?;
             self.dirs.push(dir.clone());
@@ -154,9 +186,7 @@ impl Group {
     /// Waits until the groups are empty and removes them.
     pub(super) async fn close(mut self) {
         for _ in 0..REMOVE_TRIES {
-            self.dirs.retain(|dir| {
-                std::fs::remove_dir(dir).is_err_and(|error| error.kind() != io::ErrorKind::NotFound)
-            });
+            remove_empty(&mut self.dirs);
             if self.dirs.is_empty() {
                 return;
             }
@@ -165,12 +195,33 @@ impl Group {
     }
 }
 
+/// Leaves those that are not empty yet.
+fn remove_empty(dirs: &mut Vec<PathBuf>) {
+    dirs.retain(|dir| std::fs::remove_dir(dir).is_err_and(|error| error.kind() != io::ErrorKind::NotFound));
+}
+
 impl Drop for Group {
     fn drop(&mut self) {
-        for dir in &self.dirs {
-            if let Err(error) = std::fs::remove_dir(dir) {
-                tracing::warn!(dir = %dir.display(), %error, "cannot remove a control group");
-            }
+        let mut dirs = std::mem::take(&mut self.dirs);
+        remove_empty(&mut dirs);
+        if dirs.is_empty() {
+            return;
+        }
+        // Dropped with its processes just being killed: it is empty a moment later.
+        let later = std::thread::Builder::new()
+            .name("sandbox-cgroup".to_owned())
+            .spawn(move || {
+                for _ in 0..REMOVE_TRIES {
+                    std::thread::sleep(REMOVE_PAUSE);
+                    remove_empty(&mut dirs);
+                    if dirs.is_empty() {
+                        return;
+                    }
+                }
+                tracing::warn!(?dirs, "cannot remove control groups");
+            });
+        if let Err(error) = later {
+            tracing::warn!(%error, "cannot remove control groups");
         }
     }
 }

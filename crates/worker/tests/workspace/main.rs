@@ -1,2 +1,7 @@
-#[test]
-fn x() {}
+//! Workspaces over the real object store and over memory: the same rules for both.
+#![cfg(test)]
+
+mod rules;
+mod s3;
+mod setup;
+mod sync;

@@ -1,0 +1,121 @@
+//! A sandbox over a workspace in memory.
+
+use agent::ports::{Program, Sandbox, SandboxError, SandboxOutput, SandboxRequest, Workspace};
+use domain::{RunId, StepId, SystemClock, UserId};
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+use worker::sandbox::{LocalSandbox, SandboxOptions, ToolExecutor};
+use worker::workspace::{MemoryObjects, Objects, RunWorkspace, Workspaces};
+
+pub(crate) const RUN: RunId = RunId(uuid::Uuid::from_u128(7));
+const MIB: u64 = 1024 * 1024;
+
+pub(crate) struct Setup {
+    pub sandbox: LocalSandbox,
+    pub scratch: TempDir,
+    pub files: RunWorkspace,
+}
+
+pub(crate) fn user() -> UserId {
+    UserId::from("user-1")
+}
+
+pub(crate) async fn start() -> Setup {
+    let objects = Objects::Memory(MemoryObjects::new(Arc::new(SystemClock)));
+    start_on(Workspaces::on(objects, 8 * MIB, 64 * MIB)).await
+}
+
+pub(crate) async fn start_on(workspaces: Workspaces) -> Setup {
+    // Below a directory others may pass through: as root, programs run as another user.
+    let scratch = tempfile::Builder::new()
+        .permissions(permissions(0o755))
+        .tempdir()
+        .unwrap();
+    let options = SandboxOptions {
+        tool_executor: ToolExecutor::Local,
+        tool_scratch_dir: Some(scratch.path().join("s")),
+    };
+    let files = workspaces.of_run(&user(), RUN);
+    let sandbox = LocalSandbox::start(&options, workspaces).await;
+    assert!(sandbox.is_available(), "{}", sandbox.describe());
+    Setup {
+        sandbox,
+        scratch,
+        files,
+    }
+}
+
+pub(crate) fn permissions(mode: u32) -> std::fs::Permissions {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::Permissions::from_mode(mode)
+}
+
+pub(crate) fn shell(command: &str) -> SandboxRequest {
+    request(Program::Shell {
+        command: command.to_owned(),
+    })
+}
+
+pub(crate) fn code(language: &str, code: &str) -> SandboxRequest {
+    request(Program::Code {
+        language: language.to_owned(),
+        code: code.to_owned(),
+    })
+}
+
+fn request(program: Program) -> SandboxRequest {
+    SandboxRequest {
+        run_id: RUN,
+        step_id: StepId(uuid::Uuid::from_u128(8)),
+        user_id: user(),
+        program,
+        working_dir: "/workspace".to_owned(),
+        timeout: Duration::from_secs(20),
+    }
+}
+
+impl Setup {
+    pub(crate) async fn run(&self, request: &SandboxRequest) -> Result<SandboxOutput, SandboxError> {
+        self.sandbox.run(request, &CancellationToken::new()).await
+    }
+
+    /// Runs a shell command that exits.
+    pub(crate) async fn sh(&self, command: &str) -> SandboxOutput {
+        self.run(&shell(command)).await.unwrap()
+    }
+
+    pub(crate) async fn read(&self, path: &str) -> String {
+        String::from_utf8(self.files.read(path).await.unwrap().to_vec()).unwrap()
+    }
+
+    pub(crate) async fn names(&self) -> Vec<String> {
+        self.files
+            .list("")
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|file| file.filepath)
+            .collect()
+    }
+
+    /// Directories of executions that are still there.
+    pub(crate) fn leftovers(&self) -> usize {
+        let instances = std::fs::read_dir(self.scratch.path().join("s")).unwrap();
+        let steps = instances.flat_map(|dir| std::fs::read_dir(dir.unwrap().path()).unwrap());
+        steps
+            .filter(|step| step.as_ref().unwrap().path().join("workspace").exists())
+            .count()
+    }
+}
+
+/// Processes of this machine whose command line holds `marker`.
+pub(crate) fn processes_with(marker: &str) -> Vec<String> {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let lines = entries.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+    lines
+        .map(|line| String::from_utf8_lossy(&line).into_owned())
+        .filter(|line| line.contains(marker))
+        .collect()
+}
