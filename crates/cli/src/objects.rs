@@ -8,38 +8,14 @@ use aws_sdk_s3::config::{
 };
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata};
 use aws_sdk_s3::primitives::ByteStream;
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// Characters of a user id that are percent-encoded in keys (AA-90): everything but letters, digits and `-_.~@`.
-const ENCODED: &AsciiSet = &CONTROLS
-    .add(b' ')
-    .add(b'!')
-    .add(b'"')
-    .add(b'#')
-    .add(b'$')
-    .add(b'%')
-    .add(b'&')
-    .add(b'\'')
-    .add(b'(')
-    .add(b')')
-    .add(b'*')
-    .add(b'+')
-    .add(b',')
-    .add(b'/')
-    .add(b':')
-    .add(b';')
-    .add(b'<')
-    .add(b'=')
-    .add(b'>')
-    .add(b'?')
-    .add(b'[')
-    .add(b'\\')
-    .add(b']')
-    .add(b'^')
-    .add(b'`')
-    .add(b'{')
-    .add(b'|')
-    .add(b'}');
+/// Left as they are in the user's part of a key (AA-90); the worker has the same rule.
+const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~');
 
 /// How to reach a store.
 #[derive(Clone)]
@@ -211,7 +187,11 @@ impl Bucket {
 
 /// Where the files of a run are (AA-90); ends with `/`.
 pub fn run_prefix(user: &str, run: &str) -> String {
-    format!("users/{}/runs/{run}/", utf8_percent_encode(user, ENCODED))
+    let mut user = utf8_percent_encode(user, PLAIN).to_string();
+    if user.chars().all(|char| char == '.') {
+        user = user.replace('.', "%2E");
+    }
+    format!("users/{user}/runs/{run}/")
 }
 
 #[cfg(test)]
@@ -221,6 +201,7 @@ mod tests {
     #[test]
     fn user_ids_are_encoded_only_where_needed() {
         assert_eq!(run_prefix("dev", "r"), "users/dev/runs/r/");
-        assert_eq!(run_prefix("a/b c@d.e", "r"), "users/a%2Fb%20c@d.e/runs/r/");
+        assert_eq!(run_prefix("a/b c@d.e", "r"), "users/a%2Fb%20c%40d.e/runs/r/");
+        assert_eq!(run_prefix("..", "r"), "users/%2E%2E/runs/r/");
     }
 }
