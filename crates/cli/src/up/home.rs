@@ -136,6 +136,13 @@ impl Home {
             .open(path)
     }
 
+    /// The last lines of a log, each on an indented line of its own.
+    pub fn log_tail(&self, name: &str, count: usize) -> String {
+        let text = std::fs::read_to_string(self.log_path(name)).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().rev().take(count).collect();
+        lines.iter().rev().map(|line| format!("\n  {line}")).collect()
+    }
+
     /// The lock of the one supervisor of this home; `None` when another holds it.
     pub fn lock(&self) -> Result<Option<File>, Failure> {
         let path = self.file("lock");

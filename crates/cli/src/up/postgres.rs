@@ -138,7 +138,7 @@ impl Cluster {
             .arg(pwfile)
             .arg("-D")
             .arg(&new);
-        let made = run("initdb", initdb, "", home).await;
+        let made = run("initdb", initdb, "", (home, "postgres")).await;
         std::fs::remove_file(&password_file)?;
         made?;
         let sql = format!(
@@ -153,7 +153,13 @@ impl Cluster {
             .arg(&new)
             .arg("postgres");
         // With -j a statement ends at an empty line after its semicolon.
-        run("postgres --single", single, &sql.replace(";\n", ";\n\n"), home).await?;
+        run(
+            "postgres --single",
+            single,
+            &sql.replace(";\n", ";\n\n"),
+            (home, "postgres"),
+        )
+        .await?;
         std::fs::rename(&new, self.data())?;
         Ok(())
     }
@@ -270,11 +276,16 @@ fn outside() -> Result<PathBuf, Failure> {
 pub async fn migrate(program: &Path, env: Vec<(String, String)>, home: &Home) -> Result<(), Failure> {
     let mut command = Command::new(program);
     command.arg("migrate").envs(env);
-    run("agent-api migrate", command, "", home).await
+    run("agent-api migrate", command, "", (home, "api")).await
 }
 
-/// Runs a program to its end with a text on its stdin; its output goes to the Postgres log.
-async fn run(what: &str, mut command: Command, input: &str, home: &Home) -> Result<(), Failure> {
+/// Runs a program to its end with a text on its stdin; its output goes to the named log.
+async fn run(
+    what: &str,
+    mut command: Command,
+    input: &str,
+    (home, log): (&Home, &str),
+) -> Result<(), Failure> {
     use std::io::Write as _;
     let told = |error: std::io::Error| Failure::new(format!("{what} could not be run")).why(&error);
     let mut child = command
@@ -290,9 +301,9 @@ async fn run(what: &str, mut command: Command, input: &str, home: &Home) -> Resu
         stdin.write_all(input.as_bytes()).await.map_err(told)?;
     }
     let output = child.wait_with_output().await.map_err(told)?;
-    let mut log = home.log("postgres").map_err(told)?;
-    log.write_all(&output.stdout)
-        .and_then(|()| log.write_all(&output.stderr))
+    let mut file = home.log(log).map_err(told)?;
+    file.write_all(&output.stdout)
+        .and_then(|()| file.write_all(&output.stderr))
         .map_err(told)?;
     let said = String::from_utf8_lossy(&output.stderr);
     // Single-user mode ends with success after a failed statement.
@@ -301,7 +312,7 @@ async fn run(what: &str, mut command: Command, input: &str, home: &Home) -> Resu
     }
     Err(Failure::new(format!("{what} failed"))
         .because(said.trim().to_owned())
-        .fix(format!("see {}", home.log_path("postgres").display())))
+        .fix(format!("see {}", home.log_path(log).display())))
 }
 
 #[cfg(test)]

@@ -246,13 +246,10 @@ impl System {
             Some(name) => name,
             None => "api",
         };
-        let path = self.home.log_path(log);
-        let text = std::fs::read_to_string(&path).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().rev().take(TAIL_LINES).collect();
-        let tail: String = lines.iter().rev().map(|line| format!("\n  {line}")).collect();
+        let tail = self.home.log_tail(log, TAIL_LINES);
         Failure::new("the system does not start")
             .because(format!("{why}{tail}"))
-            .fix(format!("see {}", path.display()))
+            .fix(format!("see {}", self.home.log_path(log).display()))
     }
 
     /// Serves until a signal.
