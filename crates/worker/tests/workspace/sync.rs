@@ -29,8 +29,8 @@ async fn a_directory_round_trip_stores_exactly_what_changed() {
         fs::write(dir.path().join("d/c"), "3").unwrap();
         fs::write(dir.path().join("new"), "4").unwrap();
         fs::remove_file(dir.path().join("a")).unwrap();
-        let stored = workspace.sync_up(dir.path(), &before, "shell").await.unwrap();
-        let paths: Vec<&str> = stored.iter().map(|file| file.file_path.as_str()).collect();
+        let uploaded = workspace.sync_up(dir.path(), &before, "shell").await.unwrap();
+        let paths: Vec<&str> = uploaded.iter().map(|file| file.file_path.as_str()).collect();
         assert_eq!(paths, ["d/b", "new"]);
         assert_eq!(names(&workspace, "").await, ["d/b", "d/c", "new"]);
         assert_eq!(read(&workspace, "d/b").await, "two");
