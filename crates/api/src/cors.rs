@@ -58,11 +58,11 @@ impl Cors {
     /// Adds what the browser needs to let the page read the answer.
     pub fn decorate(&self, origin: Option<&HeaderValue>, headers: &mut HeaderMap) {
         match (self, origin) {
-            (_, None) => {}
-            (Self::Any, Some(_)) => {
+            (Self::Any, _) => {
                 headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
                 headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
             }
+            (Self::Listed(_), None) => {}
             (Self::Listed(origins), Some(origin)) => {
                 headers.append(VARY, HeaderValue::from_static("Origin"));
                 if origins.iter().any(|own| own.as_bytes() == origin.as_bytes()) {

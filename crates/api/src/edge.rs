@@ -2,6 +2,7 @@
 //! metrics, cross-origin headers, and the rendering of refusals. A panic of a handler is a 500, not a lost connection.
 
 use crate::cors::Cors;
+use crate::drain;
 use crate::error::{PROBLEM_JSON, Problem};
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::middleware::Next;
@@ -72,19 +73,23 @@ impl<S: Send + Sync> FromRequestParts<S> for Trace {
 }
 
 /// The middleware; see the module's documentation.
-pub async fn handle(State(edge): State<Edge>, mut request: Request, next: Next) -> Response {
+pub async fn handle(State(edge): State<Edge>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let trace = Trace::of(request.headers(), &*edge.ids);
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let origin = request.headers().get(header::ORIGIN).cloned();
     let route = request.extensions().get::<MatchedPath>().cloned();
     tracing::info!(method = %method, path = %path, request_id = %trace.request_id, "request_started");
+    let (mut request, leftover) = drain::hold(request);
     request.extensions_mut().insert(trace.clone());
 
     let mut response = match edge.cors.preflight(&method, request.headers()) {
         Some(preflight) => preflight,
         None => answer(request, next, &trace.request_id).await,
     };
+    if let Some(leftover) = leftover {
+        leftover.drain().await;
+    }
     edge.cors.decorate(origin.as_ref(), response.headers_mut());
     if let Ok(value) = HeaderValue::from_str(&trace.request_id) {
         response.headers_mut().insert(X_REQUEST_ID, value);

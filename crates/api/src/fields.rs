@@ -9,6 +9,9 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 use std::ops::RangeInclusive;
 
+/// 9999-12-30T00:00:00Z, in seconds.
+const NEARLY_NEVER: i64 = 253_402_128_000;
+
 /// The fields of a body or query, and the faults found so far.
 #[derive(Debug)]
 pub struct Fields {
@@ -161,12 +164,27 @@ fn whole(number: f64) -> Option<i64> {
 
 fn parse_time(text: &str) -> Option<Timestamp> {
     // A `+` of an offset that was not percent-encoded arrives as a blank.
-    let text = text.trim().replace(' ', "+");
+    let mut text = text.trim().to_owned();
+    if let Some(at) = text.rfind(' ')
+        && text[..at].contains(['T', 't', ' '])
+    {
+        text.replace_range(at..=at, "+");
+    }
     let civil = || text.parse::<jiff::civil::DateTime>().ok();
     let utc = |time: jiff::civil::DateTime| time.to_zoned(jiff::tz::TimeZone::UTC).ok();
     text.parse()
         .ok()
         .or_else(|| civil().and_then(utc).map(|time| time.timestamp()))
+        .or_else(|| far_future(&text))
+}
+
+/// The last two days of the year 9999, popular as "never", lie beyond what a [`Timestamp`] can hold.
+fn far_future(text: &str) -> Option<Timestamp> {
+    let pieces = jiff::fmt::temporal::Pieces::parse(text).ok()?;
+    let beyond = pieces.date() >= jiff::civil::date(9999, 12, 30) && pieces.time().is_some();
+    beyond
+        .then_some(Timestamp::from_second(NEARLY_NEVER).ok())
+        .flatten()
 }
 
 #[cfg(test)]
@@ -243,6 +261,9 @@ mod tests {
         let z = parse_time("2026-11-20T17:00:00.000001Z").unwrap();
         assert_eq!(parse_time("2026-11-20T17:00:00.000001"), Some(z));
         assert_eq!(parse_time("2026-11-20T18:00:00.000001 01:00"), Some(z));
+        assert_eq!(parse_time("2026-11-20 17:00:00.000001Z"), Some(z));
+        assert_eq!(parse_time("2026-11-20 18:00:00.000001 01:00"), Some(z));
+        assert!(parse_time("9999-12-31T23:59:59Z").is_some_and(|never| never > z));
         assert_eq!(parse_time("yesterday"), None);
     }
 }

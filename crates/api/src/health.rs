@@ -19,6 +19,9 @@ use tokio_util::sync::CancellationToken;
 const CHECK_TIMEOUT: Duration = Duration::from_millis(1900);
 /// Between two rounds: an answer is at most this plus one check old.
 const INTERVAL: Duration = Duration::from_secs(2);
+/// The first pause while not ready; it doubles up to [`INTERVAL`], so that a start is not two seconds late because
+/// the connection to Redis came up a moment after the first round.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// An older round means that the checks hang: not ready.
 const MAX_AGE: Duration = Duration::from_secs(5);
 
@@ -153,14 +156,20 @@ impl Health {
         }
     }
 
-    /// Asks at once and then every two seconds until `stop` fires.
+    /// Asks at once, then again and again until `stop` fires: soon while a start is not ready yet, else every two seconds.
     pub async fn watch(self, probes: Probes, stop: CancellationToken) {
+        let mut pause = FIRST_PAUSE;
         loop {
             let checks = probes.round().await;
+            pause = if checks.ready() {
+                INTERVAL
+            } else {
+                (pause * 2).min(INTERVAL)
+            };
             self.report(&checks);
             self.checks.send_replace(Some(checks));
             tokio::select! {
-                () = tokio::time::sleep(INTERVAL) => {}
+                () = tokio::time::sleep(pause) => {}
                 () = stop.cancelled() => return,
             }
         }

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | [`config`] | settings |
 //! | `app`, `startup` | build, serve, drain |
-//! | `edge`, `error`, `extract`, `fields`, `cors` | what holds for every request |
+//! | `edge`, `drain`, `error`, `extract`, `fields`, `cors` | what holds for every request |
 //! | `auth` | who is asking |
 //! | `routes` | the public routes; `routes::runtime` the internal ones |
 //! | `delivery` | what follows a commit |
@@ -19,6 +19,7 @@ pub mod auth;
 pub mod config;
 pub mod cors;
 pub mod delivery;
+pub mod drain;
 pub mod edge;
 pub mod error;
 pub mod extract;

@@ -13,7 +13,7 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use serde_json::{Map, Value};
 
 /// Longest user id, in characters.
-const MAX_USER_ID_CHARS: usize = 255;
+pub const MAX_USER_ID_CHARS: usize = 255;
 
 /// What a token must satisfy besides its signature.
 #[derive(Debug, Clone, Default)]

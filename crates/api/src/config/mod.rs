@@ -3,6 +3,7 @@
 //! `migrate` and `keys` need the database only; `API_SURFACES=internal` needs neither Redis nor a JWT key,
 //! except Redis for signed requests (nonces).
 
+use crate::auth::jwt::MAX_USER_ID_CHARS;
 use bootstrap::settings::{Faults, Validate};
 use clap::{Parser, Subcommand};
 use std::net::SocketAddr;
@@ -43,7 +44,7 @@ pub enum KeysCommand {
     /// Make a key and print it, once.
     Create {
         /// Whose key: the user id of its requests.
-        #[arg(long)]
+        #[arg(long, value_parser = user_id)]
         user: String,
         #[arg(long)]
         name: Option<String>,
@@ -54,6 +55,14 @@ pub enum KeysCommand {
     List,
     /// Refuse a key from now on.
     Revoke { id: String },
+}
+
+/// A user id as tokens carry them; a blank one is a slip of the shell, not a user.
+fn user_id(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() || text.chars().count() > MAX_USER_ID_CHARS {
+        return Err(format!("a user id has 1 to {MAX_USER_ID_CHARS} characters"));
+    }
+    Ok(text.to_owned())
 }
 
 /// Whether this process may write (`RUNTIME_AUTHORITY_WRITE_MODE`).

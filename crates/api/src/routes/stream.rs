@@ -45,8 +45,13 @@ pub async fn open(
     headers: &HeaderMap,
     (query, form): (&Query, Form),
 ) -> Result<Response, Problem> {
-    let asked = Asked::parse(headers, query)?;
+    let asked = match Asked::parse(headers, query) {
+        // Like a wrong mode, a wrong position is told to the owner only.
+        Err(problem) if problem.status != StatusCode::BAD_REQUEST => return Err(problem),
+        asked => asked,
+    };
     let found = app.head(caller, run).await?;
+    let asked = asked?;
     let head = Head {
         last_seq: found.last_seq,
         finished: found.status.is_final(),

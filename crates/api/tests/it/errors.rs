@@ -3,6 +3,8 @@
 use crate::harness::{Api, client, read};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use uuid::Uuid;
 
 pub(crate) async fn problem(response: Response) -> (u16, String, String) {
@@ -213,6 +215,7 @@ async fn a_run_of_somebody_else_is_an_unknown_run_on_every_route() {
         format!("/agent/logs?run_id={run}&mode=stream"),
         format!("/agent/logs?run_id={run}&mode=odd"),
         format!("/agent/logs/{run}/stream"),
+        format!("/agent/logs/{run}/stream?after=odd"),
         format!("/agent/run/{run}/stream"),
         format!("/agent/run/{run}/events"),
         "/agent/logs?run_id=nonsense".to_owned(),
@@ -236,6 +239,30 @@ async fn bodies_over_the_limit_are_refused_and_any_content_type_is_read() {
         .send()
         .await;
     assert_eq!(answer.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn a_client_that_sends_everything_first_still_reads_its_refusal() {
+    let api = Api::start_with(&[("AGENT_MAX_BODY_BYTES", "1000")]).await;
+    let address = api.base.trim_start_matches("http://").to_owned();
+    let token = Api::token("u");
+    for (path, token, status) in [
+        ("/agent/execute", token.as_str(), "413"),
+        ("/agent/execute", "nonsense", "401"),
+        ("/nowhere", "", "404"),
+    ] {
+        let mut connection = TcpStream::connect(&address).await.unwrap();
+        let body = vec![b'x'; 30_000_000];
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        connection.write_all(head.as_bytes()).await.unwrap();
+        connection.write_all(&body).await.unwrap();
+        let mut line = [0; 12];
+        connection.read_exact(&mut line).await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&line), format!("HTTP/1.1 {status}"));
+    }
 }
 
 #[tokio::test]

@@ -44,6 +44,10 @@ async fn a_key_acts_for_its_user_until_it_is_revoked() {
     let (status, answer) = read(ask().await.unwrap()).await;
     assert_eq!((status, &answer["code"]), (401, &json!("invalid_api_key")));
     assert_eq!(keys(&api.db_url, &["revoke", "nonsense"]).status.code(), Some(1));
+    assert_eq!(
+        keys(&api.db_url, &["create", "--user", " "]).status.code(),
+        Some(64)
+    );
 }
 
 #[tokio::test]

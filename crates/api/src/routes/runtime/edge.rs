@@ -2,6 +2,7 @@
 
 use super::Runtime;
 use super::refusal::Refusal;
+use crate::drain;
 use crate::edge::{Trace, X_REQUEST_ID, known};
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
@@ -18,11 +19,15 @@ pub async fn handle(State(runtime): State<Runtime>, request: Request, next: Next
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let route = request.extensions().get::<MatchedPath>().cloned();
     tracing::info!(method = %method, path = %path, request_id = %trace.request_id, "request_started");
+    let (request, leftover) = drain::hold(request);
     let called = AssertUnwindSafe(next.run(request)).catch_unwind().await;
     let mut response = called.unwrap_or_else(|_| {
         tracing::error!(request_id = %trace.request_id, "handler panicked");
         Refusal::internal().into_response()
     });
+    if let Some(leftover) = leftover {
+        leftover.drain().await;
+    }
     if let Ok(value) = HeaderValue::from_str(&trace.request_id) {
         response.headers_mut().insert(X_REQUEST_ID, value);
     }

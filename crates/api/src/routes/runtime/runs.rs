@@ -90,6 +90,9 @@ pub async fn summary(State(runtime): State<Runtime>, RunPath(run_id): RunPath) -
 /// `GET /internal/v1/projectors/drift?topic=`.
 pub async fn drift(State(runtime): State<Runtime>, query: Query) -> Result<Response, Refusal> {
     let topic = query.all("topic").last().copied().unwrap_or_default().to_owned();
+    if topic.contains('\0') {
+        return Err(Refusal::invalid("topic must not contain U+0000"));
+    }
     let drift = runtime.runs.drift(&topic).await?.ok_or_else(Refusal::not_found)?;
     Ok(Json(json!({"drift": drift})).into_response())
 }
