@@ -140,3 +140,20 @@ async fn a_stream_goes_on_while_redis_is_away() {
     system.redis.restart().await;
     system.assert_queue_empties().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_outage_of_redis_ends_no_program() {
+    /// Longer than what a job loop may stand still.
+    const OUTAGE: Duration = Duration::from_secs(25);
+    let mut system = Setup::workers(1).start().await;
+    system.redis.stop();
+    let back = tokio::time::Instant::now() + OUTAGE;
+    let run = system.begin(&script(&[message("one")])).await;
+    tokio::time::sleep_until(back).await;
+    system.redis.restart().await;
+    system
+        .wait_status(&run, "completed", Duration::from_secs(30))
+        .await;
+    assert!(system.workers[0].ended().is_none() && system.api.ended().is_none());
+    system.assert_queue_empties().await;
+}

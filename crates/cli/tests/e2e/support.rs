@@ -133,6 +133,12 @@ impl System {
         eventually(SOON, || async { self.code(&url).await == Some(200) }).await;
     }
 
+    /// The API again, on the same port; returns when it is ready.
+    pub(crate) async fn restart_api(&mut self) {
+        self.api = api_program(&self.database_url, &self.redis, &self.s3, self.port).start();
+        self.wait_ready(SOON).await;
+    }
+
     /// The status code of a GET, `None` when nobody answers.
     pub(crate) async fn code(&self, url: &str) -> Option<u16> {
         let answer = self.client.get(url).send().await.ok()?;

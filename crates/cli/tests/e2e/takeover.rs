@@ -272,3 +272,107 @@ async fn a_sleeping_model_does_not_keep_a_worker_from_leaving_or_a_run_from_stop
     assert_eq!(system.steps(&run, "completed").await, 2);
     system.assert_whole(&run).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_worker_loses_its_run_and_can_write_nothing_to_it_when_it_wakes() {
+    let mut system = Setup::workers(1).start().await;
+    let steps = [message("one"), shell("sleep 4; printf 2"), message("three")];
+    let run = system.begin(&script(&steps)).await;
+    system.wait_step(&run, 2, "running").await;
+    system.add_worker().await;
+    system.workers[0].pause();
+    system.wait_status(&run, "completed", LONG).await;
+    let last_seq = "SELECT last_seq FROM agent_runs WHERE id::text = $1";
+    let end = system.count(last_seq, &run).await;
+    system.workers[0].unpause();
+    let next = system
+        .begin(&script(&[message("next"), message("and more")]))
+        .await;
+    system.wait_status(&next, "completed", LONG).await;
+    // The woken worker is ready again, so it has had its turn at the old run.
+    let url = format!("http://127.0.0.1:{}/readyz", system.admin[0]);
+    eventually(SOON, || async { system.code(&url).await == Some(200) }).await;
+    system.assert_queue_empties().await;
+    assert_eq!(system.count(last_seq, &run).await, end);
+    assert_eq!(system.steps(&run, "completed").await, 3);
+    system.assert_whole(&run).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_whose_workers_die_three_times_in_a_row_is_buried_as_poison() {
+    let setup = Setup::workers(1).worker_env("WORKER_LEASE_SECONDS", "3");
+    let mut system = setup.worker_env("WORKER_HEARTBEAT_SECONDS", "1").start().await;
+    let run = system.begin(&script(&[shell("sleep 600")])).await;
+    for worker in 0..3 {
+        let token = i64::try_from(worker).unwrap() + 1;
+        let claimed = eventually_some(SOON, || async {
+            (fencing_token(&system, &run).await == token).then_some(())
+        });
+        assert!(
+            claimed.await.is_some(),
+            "claim {token}:\n{}",
+            system.task_log(&run).await
+        );
+        system.wait_step(&run, 1, "running").await;
+        system.workers[worker].kill();
+        system.add_worker().await;
+    }
+    system.wait_status(&run, "failed", LONG).await;
+    let row = system
+        .text("SELECT error_code FROM agent_runs WHERE id::text = $1", &run)
+        .await;
+    assert_eq!(row, "poison");
+    eventually(SOON, || async { system.length("failed") == 1 }).await;
+    assert_eq!(system.jobs("failed")[0]["reason"], "poison");
+    assert_eq!((system.length("processing"), system.length("pending")), (0, 0));
+    system.assert_whole(&run).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn runs_that_take_or_wait_too_long_time_out_and_stop_their_tool() {
+    let setup = Setup::workers(1).worker_env("AGENT_RUN_TIMEOUT_SECONDS", "3");
+    let system = setup
+        .worker_env("AGENT_WAITING_TIMEOUT_SECONDS", "2")
+        .start()
+        .await;
+    let long = system.begin(&script(&[shell("sleep 8642")])).await;
+    let ask = json!({"type": "request_input", "message": "Well?"});
+    let waiting = system.begin(&script(&[ask])).await;
+    system.wait_status(&long, "timeout", SOON).await;
+    system.wait_status(&waiting, "timeout", SOON).await;
+    let error = "SELECT error_message FROM agent_runs WHERE id::text = $1";
+    assert_eq!(system.text(error, &long).await, "Run deadline exceeded");
+    assert_eq!(
+        system.text(error, &waiting).await,
+        "Waiting for user input timed out"
+    );
+    eventually(SOON, || async { processes_with("8642") == 0 }).await;
+    system.assert_whole(&long).await;
+    system.assert_whole(&waiting).await;
+    system.assert_queue_empties().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_killed_at_once_loses_no_run() {
+    let mut system = Setup::workers(1)
+        .worker_env("WORKER_CONCURRENCY", "1")
+        .start()
+        .await;
+    let running = system
+        .begin(&script(&[message("one"), shell("sleep 2"), message("three")]))
+        .await;
+    system.wait_step(&running, 2, "running").await;
+    let queued = system.begin(&script(&[message("one")])).await;
+    system.redis.kill();
+    system.workers[0].kill();
+    system.api.kill();
+    system.redis.restart().await;
+    system.restart_api().await;
+    system.add_worker().await;
+    for (run, steps) in [(&running, 3), (&queued, 1)] {
+        system.wait_status(run, "completed", LONG).await;
+        assert_eq!(system.steps(run, "completed").await, steps);
+        system.assert_whole(run).await;
+    }
+    system.assert_queue_empties().await;
+}
