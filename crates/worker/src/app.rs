@@ -2,7 +2,7 @@
 
 use crate::build::build;
 use crate::config::Options;
-use crate::health::{self, Checks, STALLED_AFTER};
+use crate::health::{self, Checks};
 use crate::held::HeldRuns;
 use crate::intake::{Intake, Progress};
 use crate::job_processor::JobProcessor;
@@ -18,6 +18,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+/// The process ends by itself when Redis answers and no claim round trip completed for this long.
+const WATCHDOG_AFTER: Duration = Duration::from_secs(15);
+/// How long the loop's own connection may take to come up after Redis is back.
+const RECONNECT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why the worker does not start; decides the exit code.
 #[derive(Debug, thiserror::Error)]
@@ -183,10 +188,12 @@ async fn watchdog(progress: Progress, redis: RedisOptions, soft: CancellationTok
             () = soft.cancelled() => return Ok(()),
             () = tokio::time::sleep(Duration::from_secs(1)) => {}
         }
-        if progress.stalled_for() > STALLED_AFTER
-            && answers(&redis).await
-            && progress.stalled_for() > STALLED_AFTER
-        {
+        if progress.stalled_for() <= WATCHDOG_AFTER || !answers(&redis).await {
+            continue;
+        }
+        // Redis may be back since this very moment: the loop's own connection gets the time to come up again.
+        tokio::time::sleep(RECONNECT_PATIENCE).await;
+        if progress.stalled_for() > WATCHDOG_AFTER && answers(&redis).await {
             return Err(format!(
                 "no claim round trip for {} s",
                 progress.stalled_for().as_secs()

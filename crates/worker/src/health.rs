@@ -17,12 +17,14 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// `/healthz` fails when no claim round trip completed for this long; the process then ends by itself.
-pub const STALLED_AFTER: Duration = Duration::from_secs(15);
+/// `/healthz` fails when no claim round trip completed for this long.
+pub const STALLED_AFTER: Duration = Duration::from_secs(30);
 /// Longest time of one check.
 const CHECK_LIMIT: Duration = Duration::from_secs(2);
 /// Results are at most this old.
 const CHECK_AGE: Duration = Duration::from_secs(4);
+/// The same for a result with an error: a start or a recovery is seen at once.
+const ERROR_AGE: Duration = Duration::from_millis(100);
 const MODEL_CHECK_AGE: Duration = Duration::from_mins(1);
 
 /// What the checks need.
@@ -61,9 +63,16 @@ impl Checks {
 
     /// Postgres, Redis, S3.
     async fn stores(&self) -> [&'static str; 3] {
-        let fresh = |at: &Instant| at.elapsed() < CHECK_AGE;
         let cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner).stores;
-        if let Some((_, results)) = cached.filter(|(at, _)| fresh(at)) {
+        let fresh = |(at, results): &(Instant, [&str; 3])| {
+            let age = if results.contains(&"error") {
+                ERROR_AGE
+            } else {
+                CHECK_AGE
+            };
+            at.elapsed() < age
+        };
+        if let Some((_, results)) = cached.filter(fresh) {
             return results;
         }
         let (postgres, redis, s3) = tokio::join!(
