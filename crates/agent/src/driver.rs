@@ -303,6 +303,8 @@ impl<M: Model, W: Workspace, S: Sandbox, L: RunLog> Driver<'_, M, W, S, L> {
             result: result.clone(),
             duration_ms,
         };
+        // A settled step starts the count of attempts again, in the store as here.
+        snapshot.attempt = 1;
         let said = said_to_user(snapshot, due, &result);
         if let Some(step) = snapshot.step_mut(due.turn, due.action) {
             step.status = status;

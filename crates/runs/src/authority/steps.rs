@@ -100,6 +100,7 @@ impl Batch<'_> {
         };
         self.run.state.crash_count = 0;
         self.run.state.retry_count = 0;
+        self.run.counters.attempt = 1;
         match status {
             StepStatus::Completed => self.run.counters.completed_steps += 1,
             StepStatus::Failed => self.run.counters.failed_steps += 1,
