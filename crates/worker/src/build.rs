@@ -2,6 +2,7 @@
 
 use crate::app::{App, StartError};
 use crate::config::Options;
+use crate::figures;
 use crate::health::Checks;
 use crate::held::HeldRuns;
 use crate::intake::{Intake, Progress};
@@ -22,6 +23,9 @@ use runs::{Db, Leases, Orchestration, Outbox, Restore, RunLimits, Sweep};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
+
+/// An entry pushed by hand brings no wake-up token; an idle worker looks this often, well inside the promised second.
+const HAND_PUSH_POLL: Duration = Duration::from_millis(500);
 
 /// What the parts share.
 struct Parts {
@@ -52,6 +56,7 @@ pub(crate) async fn build(options: Options, shutdown: Shutdown) -> Result<App, S
     stored?;
     let control = Control::connect(&parts.options.redis).await.map_err(settings)?;
     let processor = Arc::new(parts.processor(sandbox));
+    figures::register();
     Ok(App {
         intake: Intake {
             consumer: parts.consumer()?,
@@ -110,7 +115,7 @@ impl Parts {
     fn consumer(&self) -> Result<Consumer, StartError> {
         let options = ConsumerOptions {
             lease: self.options.worker.lease(),
-            longest_wait: Duration::from_secs(self.options.worker.worker_job_timeout),
+            longest_wait: Duration::from_secs(self.options.worker.worker_job_timeout).min(HAND_PUSH_POLL),
             ids: self.ids.clone(),
         };
         self.queue

@@ -16,6 +16,7 @@ pub mod backoff;
 mod build;
 pub mod check;
 pub mod config;
+pub mod figures;
 pub mod health;
 pub mod held;
 pub mod intake;

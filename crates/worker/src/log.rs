@@ -1,5 +1,6 @@
 //! The agent's run log over the authority: fenced commits, then the events on the live channel.
 
+use crate::figures;
 use crate::held::HeldRuns;
 use agent::ports::{CommitError, RunLog};
 use domain::change::Change;
@@ -35,6 +36,7 @@ impl RunLog for FencedLog<'_> {
             self.held
                 .update(self.run_id, |hold| hold.claim.step_settled = true);
         }
+        figures::count_tools(&events);
         publish(self.queue, &events).await;
         Ok(())
     }

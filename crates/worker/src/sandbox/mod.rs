@@ -27,6 +27,7 @@ mod watch;
 pub use local::LocalSandbox;
 pub use options::{SandboxOptions, ToolExecutor};
 
+use crate::figures::SandboxInUse;
 use crate::workspace::Workspaces;
 use agent::ports::{Program, Sandbox, SandboxError, SandboxOutput, SandboxRequest};
 use tokio_util::sync::CancellationToken;
@@ -89,7 +90,15 @@ impl Sandbox for AnySandbox {
         cancel: &CancellationToken,
     ) -> Result<SandboxOutput, SandboxError> {
         match self {
-            Self::Local(local) => local.run(request, cancel).await,
+            Self::Local(local) => {
+                let in_use = SandboxInUse::begin();
+                let done = local.run(request, cancel).await;
+                drop(in_use);
+                if matches!(done, Err(SandboxError::Unavailable(_) | SandboxError::Failed(_))) {
+                    metrics::counter!("agent_sandbox_errors_total").increment(1);
+                }
+                done
+            }
             Self::None(none) => none.run(request, cancel).await,
         }
     }

@@ -1,0 +1,86 @@
+//! Metrics of tools and sandboxes, in one place; label values come from closed lists, never from a model's text.
+
+use agent::tools::specs;
+use domain::{Event, LogType};
+
+/// Shows the counters at zero before their first event, so that a rate over them has a beginning.
+pub fn register() {
+    for name in [
+        "agent_jobs_completed_total",
+        "agent_jobs_failed_total",
+        "agent_sandbox_created_total",
+        "agent_sandbox_errors_total",
+        "agent_redis_connection_errors_total",
+    ] {
+        metrics::counter!(name).increment(0);
+    }
+    metrics::gauge!("agent_active_sandboxes").set(0.0);
+    metrics::gauge!("agent_jobs_in_progress").set(0.0);
+    for spec in specs() {
+        for status in ["success", "error"] {
+            metrics::counter!("agent_tool_executions_total", "tool" => spec.name.clone(), "status" => status)
+                .increment(0);
+        }
+    }
+}
+
+/// Counts the tool results among committed events: one per settled step.
+pub fn count_tools(events: &[Event]) {
+    for event in events {
+        let status = match event.log_type {
+            LogType::ToolSuccess => "success",
+            LogType::ToolError => "error",
+            _ => continue,
+        };
+        let tool = known_tool(event.metadata.get("tool_name").and_then(|name| name.as_str()));
+        metrics::counter!("agent_tool_executions_total", "tool" => tool.clone(), "status" => status)
+            .increment(1);
+        if let Some(ms) = event
+            .metadata
+            .get("duration_ms")
+            .and_then(serde_json::Value::as_f64)
+        {
+            metrics::histogram!("agent_tool_duration_seconds", "tool" => tool).record(ms / 1000.0);
+        }
+    }
+}
+
+/// A name the model made up is `unknown`: it must not make a time series of its own.
+fn known_tool(name: Option<&str>) -> String {
+    specs()
+        .into_iter()
+        .map(|spec| spec.name)
+        .find(|known| Some(known.as_str()) == name)
+        .unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// One sandbox in use; dropped, also when its call is dropped, it is counted out.
+#[derive(Debug)]
+pub struct SandboxInUse(());
+
+impl SandboxInUse {
+    pub fn begin() -> Self {
+        metrics::counter!("agent_sandbox_created_total").increment(1);
+        metrics::gauge!("agent_active_sandboxes").increment(1.0);
+        Self(())
+    }
+}
+
+impl Drop for SandboxInUse {
+    fn drop(&mut self) {
+        metrics::gauge!("agent_active_sandboxes").decrement(1.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::known_tool;
+
+    #[test]
+    fn a_made_up_tool_name_gets_no_time_series_of_its_own() {
+        assert_eq!(known_tool(Some("shell")), "shell");
+        assert_eq!(known_tool(Some("file_list")), "file_list");
+        assert_eq!(known_tool(Some("nosuch")), "unknown");
+        assert_eq!(known_tool(None), "unknown");
+    }
+}
