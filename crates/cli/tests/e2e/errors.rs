@@ -29,12 +29,11 @@ async fn execute(system: &System, body: Value) -> Response {
     system.post(&body).await
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_refusal_of_a_caller_is_a_401_of_its_own() {
-    let system = Setup::default().start().await;
+/// `Authorization` headers with the detail and the code of their refusal.
+fn refused_headers() -> Vec<(Option<String>, &'static str, &'static str)> {
     let now_past = json!({"exp": 1_000_000_000});
     let none = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ1c2VyLTEifQ.";
-    let cases = [
+    vec![
         (None, "Missing authorization header", "missing_authorization"),
         (
             Some("Bearer".to_owned()),
@@ -86,7 +85,13 @@ async fn every_refusal_of_a_caller_is_a_401_of_its_own() {
             "Invalid token: no user ID",
             "no_user_id",
         ),
-    ];
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_refusal_of_a_caller_is_a_401_of_its_own() {
+    let system = Setup::default().start().await;
+    let cases = refused_headers();
     let routes = [
         (Method::POST, "/agent/execute"),
         (Method::POST, "/agent/status"),
@@ -220,12 +225,9 @@ async fn actions_that_make_no_sense_are_told_what_is_wrong() {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn bodies_of_the_wrong_shape_get_422_and_too_large_ones_413() {
-    let system = Setup::default().start().await;
-    let unprocessable = StatusCode::UNPROCESSABLE_ENTITY;
-    let failed = "Request validation failed";
-    let cases = [
+/// Bodies with the place and the type of their first fault.
+fn wrong_bodies() -> Vec<(&'static str, Value, &'static str)> {
+    vec![
         ("{}", json!(["body", "action"]), "missing"),
         ("{", json!(["body"]), "json_invalid"),
         (r#"{"action": 1}"#, json!(["body", "action"]), "string_type"),
@@ -264,8 +266,15 @@ async fn bodies_of_the_wrong_shape_get_422_and_too_large_ones_413() {
             json!(["body", "limit"]),
             "value_error",
         ),
-    ];
-    for (body, place, kind) in cases {
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_of_the_wrong_shape_get_422_and_too_large_ones_413() {
+    let system = Setup::default().start().await;
+    let unprocessable = StatusCode::UNPROCESSABLE_ENTITY;
+    let failed = "Request validation failed";
+    for (body, place, kind) in wrong_bodies() {
         let sent = request(&system, Method::POST, "/agent/execute").bearer_auth(&system.token);
         // JSON whatever the content type says.
         let answer = sent
@@ -329,25 +338,4 @@ async fn unknown_paths_and_methods_are_told_before_the_token_is_looked_at() {
         )
         .await;
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_same_idempotency_key_gives_the_first_answer_again() {
-    let system = Setup::default().start().await;
-    let send = |body: Value| {
-        let sent = request(&system, Method::POST, "/agent/execute").bearer_auth(&system.token);
-        sent.header("Idempotency-Key", "key-1").json(&body).send()
-    };
-    let body = json!({"action": "create", "prompt": "x"});
-    let first: Value = send(body.clone()).await.unwrap().json().await.unwrap();
-    let (one, two) = tokio::join!(send(body.clone()), send(body));
-    assert_eq!(one.unwrap().json::<Value>().await.unwrap(), first);
-    assert_eq!(two.unwrap().json::<Value>().await.unwrap(), first);
-    let other = send(json!({"action": "create", "prompt": "y"})).await.unwrap();
-    assert_eq!(other.status(), StatusCode::CONFLICT);
-    assert_eq!(
-        other.json::<Value>().await.unwrap()["code"],
-        "idempotency_conflict"
-    );
-    assert_eq!(system.count("SELECT count(*) FROM agent_runs", "").await, 1);
 }

@@ -186,3 +186,27 @@ async fn files_of_one_step_are_read_by_the_next_and_stay_in_the_bucket() {
     assert_eq!(system.object(&key("b.txt")).await.unwrap(), b"made");
     assert!(system.object(&key("a.txt")).await.is_none());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_idempotency_key_gives_the_first_answer_again() {
+    let system = Setup::default().start().await;
+    let send = |body: Value| {
+        let sent = system
+            .client
+            .post(format!("{}/agent/execute", system.base))
+            .bearer_auth(&system.token);
+        sent.header("Idempotency-Key", "key-1").json(&body).send()
+    };
+    let body = json!({"action": "create", "prompt": "x"});
+    let first: Value = send(body.clone()).await.unwrap().json().await.unwrap();
+    let (one, two) = tokio::join!(send(body.clone()), send(body));
+    assert_eq!(one.unwrap().json::<Value>().await.unwrap(), first);
+    assert_eq!(two.unwrap().json::<Value>().await.unwrap(), first);
+    let other = send(json!({"action": "create", "prompt": "y"})).await.unwrap();
+    assert_eq!(other.status(), 409);
+    assert_eq!(
+        other.json::<Value>().await.unwrap()["code"],
+        "idempotency_conflict"
+    );
+    assert_eq!(system.count("SELECT count(*) FROM agent_runs", "").await, 1);
+}

@@ -9,6 +9,8 @@ mod happy;
 mod losses;
 mod queue;
 mod settings;
+mod steering;
 mod streams;
 mod support;
 mod takeover;
+mod wire;

@@ -2,7 +2,7 @@
 
 use crate::support::{LONG, SOON, Setup, System, message, script};
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use testkit::{eventually, eventually_some};
 
 async fn buried(system: &System, number: usize) -> Vec<Value> {
@@ -126,6 +126,14 @@ async fn what_is_pushed_by_hand_is_executed_dropped_or_buried() {
 
     let run = system.create(&script(&[message("by hand")])).await;
     push(&json!({ "run_id": run }).to_string());
+    let pushed = Instant::now();
+    eventually(SOON, || async { system.status(&run).await != "created" }).await;
+    // AA-65: 1 s, and as much again for a loaded machine.
+    assert!(
+        pushed.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        pushed.elapsed()
+    );
     system.wait_status(&run, "completed", LONG).await;
     // Of a finished run: dropped.
     push(&json!({ "run_id": run }).to_string());

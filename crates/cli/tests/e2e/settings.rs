@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 use testkit::{Process, Program, bin, free_port};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 async fn output(program: Program) -> (Option<i32>, Process) {
     let mut process = program.start();

@@ -9,6 +9,10 @@ use testkit::{
     Frame, Postgres, Process, Program, Redis, S3, Sse, bin, eventually, eventually_some, free_port, jwt,
 };
 
+pub(crate) use crate::wire::{
+    assert_tools_are_paired, ids, message, processes_with, script, shell, sleep_ms, write,
+};
+
 pub(crate) const SECRET: &str = "a-secret-of-the-end-to-end-tests";
 pub(crate) const USER: &str = "user-1";
 /// For what needs milliseconds when the machine is idle.
@@ -277,18 +281,22 @@ impl System {
         let there = eventually_some(SOON, || async {
             (self.count(&sql, run_id).await == 1).then_some(())
         });
-        if there.await.is_none() {
-            panic!("step {number} is not {status}:\n{}", self.task_log(run_id).await);
-        }
+        assert!(
+            there.await.is_some(),
+            "step {number} is not {status}:\n{}",
+            self.task_log(run_id).await
+        );
     }
 
     pub(crate) async fn wait_steps(&self, run_id: &str, status: &str, number: i64) {
         let there = eventually_some(SOON, || async {
             (self.steps(run_id, status).await >= number).then_some(())
         });
-        if there.await.is_none() {
-            panic!("no {number} steps {status}:\n{}", self.task_log(run_id).await);
-        }
+        assert!(
+            there.await.is_some(),
+            "no {number} steps {status}:\n{}",
+            self.task_log(run_id).await
+        );
     }
 
     pub(crate) fn length(&self, list: &str) -> usize {
@@ -340,53 +348,4 @@ impl System {
         let object = object.send().await.ok()?;
         Some(object.body.collect().await.unwrap().to_vec())
     }
-}
-
-pub(crate) fn ids(frames: &[Frame]) -> Vec<i64> {
-    frames.iter().filter_map(|frame| frame.id).collect()
-}
-
-/// Each step has exactly one `tool_call`, then exactly one `tool_result`.
-pub(crate) fn assert_tools_are_paired(named: &[Frame]) {
-    let mut open: HashMap<String, usize> = HashMap::new();
-    for frame in named {
-        let kind = frame.event.as_deref().unwrap_or_default();
-        if kind != "tool_call" && kind != "tool_result" {
-            continue;
-        }
-        let step = frame.json()["step_id"].as_str().unwrap().to_owned();
-        let seen = open.entry(step.clone()).or_default();
-        let expected = usize::from(kind == "tool_result");
-        assert_eq!(*seen, expected, "{kind} of {step} out of order or repeated");
-        *seen += 1;
-    }
-    assert!(
-        open.values().all(|&seen| seen == 2),
-        "a step without result: {open:?}"
-    );
-}
-
-/// A prompt that is a script.
-pub(crate) fn script(items: &[Value]) -> String {
-    json!({ "script": items }).to_string()
-}
-
-pub(crate) fn tool(name: &str, input: Value) -> Value {
-    json!({"type": "tool", "tool_name": name, "tool_input": input})
-}
-
-pub(crate) fn message(text: &str) -> Value {
-    tool("message", json!({"message": text}))
-}
-
-pub(crate) fn write(path: &str, text: &str) -> Value {
-    tool("file_write", json!({"filepath": path, "content": text}))
-}
-
-pub(crate) fn shell(command: &str) -> Value {
-    tool("shell", json!({"command": command}))
-}
-
-pub(crate) fn sleep_ms(ms: u64) -> Value {
-    json!({"type": "sleep", "ms": ms})
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use testkit::{Postgres, Process, Program, Redis, S3, bin, free_port, jwt};
 
 const SECRET: &str = "a-secret-of-the-measurements";
-const READY_LIMIT: Duration = Duration::from_secs(60);
+const READY_LIMIT: Duration = Duration::from_mins(1);
 const POLL: Duration = Duration::from_millis(1);
 
 /// Stores shared by all measurements; each system has its own database.
