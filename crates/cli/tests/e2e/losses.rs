@@ -157,3 +157,40 @@ async fn a_long_outage_of_redis_ends_no_program() {
     assert!(system.workers[0].ended().is_none() && system.api.ended().is_none());
     system.assert_queue_empties().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn entries_removed_by_hand_come_back_into_the_right_lists() {
+    /// AA-68.
+    const BACK: Duration = Duration::from_secs(30);
+    let setup = Setup::workers(1).worker_env("WORKER_CONCURRENCY", "1");
+    let system = setup.worker_env("WORKER_RETRY_BASE_MS", "60000").start().await;
+    let failing = json!({"type": "error", "status": 503, "attempts": 1, "retry_after": 60});
+    let retrying = system.begin(&script(&[failing, message("later")])).await;
+    eventually(BACK, || async { system.length("retry") == 1 }).await;
+    let running = system.begin(&script(&[message("one"), shell("sleep 40")])).await;
+    system.wait_step(&running, 2, "running").await;
+    let queued = system.begin(&script(&[message("one")])).await;
+    for list in ["pending", "retry", "processing"] {
+        system.redis.cli(&["DEL", &format!("jobs:{list}")]);
+    }
+    let of = |list: &str| -> Vec<Value> {
+        system
+            .jobs(list)
+            .iter()
+            .map(|job| job["run_id"].clone())
+            .collect()
+    };
+    eventually(BACK, || async {
+        of("pending") == [json!(queued)] && of("processing") == [json!(running)]
+    })
+    .await;
+    let waiting =
+        || async { of("retry") == [json!(retrying)] || system.status(&retrying).await == "completed" };
+    eventually(BACK, waiting).await;
+    system.wait_status(&running, "completed", LONG).await;
+    system.wait_status(&queued, "completed", LONG).await;
+    system.wait_status(&retrying, "completed", LONG).await;
+    assert_eq!(system.steps(&queued, "completed").await, 1);
+    assert_eq!(system.steps(&running, "completed").await, 2);
+    system.assert_queue_empties().await;
+}

@@ -1,6 +1,6 @@
 //! Workers that die, leave, or are told to stop.
 
-use crate::support::{LONG, SOON, Setup, System, message, processes_with, script, shell, write};
+use crate::support::{LONG, SOON, Setup, System, message, processes_with, script, shell, sleep_ms, write};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 use testkit::{eventually, eventually_some};
@@ -196,5 +196,43 @@ async fn everything_killed_at_once_loses_no_run() {
         assert_eq!(system.steps(run, "completed").await, steps);
         system.assert_whole(run).await;
     }
+    system.assert_queue_empties().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn runs_survive_workers_that_are_killed_again_and_again() {
+    const RUNS: i64 = 40;
+    let mut system = Setup::workers(2).start().await;
+    let steps = [
+        message("one"),
+        sleep_ms(300),
+        message("two"),
+        sleep_ms(300),
+        write("three.txt", "3"),
+    ];
+    for _ in 0..RUNS {
+        system.begin(&script(&steps)).await;
+    }
+    let done = "SELECT count(*) FROM agent_runs WHERE status = 'completed'";
+    for victim in 0..3 {
+        let before = system.count(done, "").await;
+        eventually(LONG, || async {
+            system.count(done, "").await >= (before + 2).min(RUNS)
+        })
+        .await;
+        system.workers[victim].kill();
+        system.add_worker().await;
+    }
+    eventually(LONG, || async { system.count(done, "").await == RUNS }).await;
+    let wrong = "SELECT count(*) FROM (SELECT run_id FROM agent_steps GROUP BY run_id
+        HAVING count(*) <> 3 OR count(*) FILTER (WHERE status = 'completed') <> 3) AS bad";
+    assert_eq!(system.count(wrong, "").await, 0);
+    let gaps = "SELECT count(*) FROM (SELECT run_id FROM agent_task_logs GROUP BY run_id
+        HAVING count(*) <> max(seq) OR count(*) FILTER (WHERE log_type = 'complete') <> 1
+        OR count(*) FILTER (WHERE metadata->>'event' = 'tool_call') <> 3
+        OR count(*) FILTER (WHERE log_type = 'tool_success') <> 3) AS bad";
+    assert_eq!(system.count(gaps, "").await, 0);
+    let artifacts = "SELECT count(*) FROM agent_artifacts";
+    assert_eq!(system.count(artifacts, "").await, RUNS);
     system.assert_queue_empties().await;
 }
