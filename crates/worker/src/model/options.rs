@@ -24,13 +24,13 @@ pub struct ModelOptions {
     pub llm_default_model: Option<String>,
     #[arg(long, env = "ANTHROPIC_API_KEY", hide_env_values = true)]
     pub anthropic_api_key: Option<SecretString>,
-    /// With or without `/v1` [default: https://api.anthropic.com]
+    /// With or without `/v1` [default: `https://api.anthropic.com`]
     #[arg(long, env = "ANTHROPIC_BASE_URL", hide_env_values = true)]
     pub anthropic_base_url: Option<SecretString>,
     /// Not needed where OPENAI_BASE_URL names a server that takes none
     #[arg(long, env = "OPENAI_API_KEY", hide_env_values = true)]
     pub openai_api_key: Option<SecretString>,
-    /// With or without `/v1` [default: https://api.openai.com/v1]
+    /// With or without `/v1` [default: `https://api.openai.com/v1`]
     #[arg(long, env = "OPENAI_BASE_URL", hide_env_values = true)]
     pub openai_base_url: Option<SecretString>,
     /// JSON or YAML file with `script` and optional `plan`, for the scripted model

@@ -7,7 +7,7 @@
 //!   is 0 may write `/proc/sys` and is exempt from process limits even inside namespaces.
 //! - It sees `/usr`, a stub of `/etc`, its own `/proc`, `/dev` and `/tmp`, and `/workspace`; its environment holds
 //!   four fixed variables.
-//! - When [`Sandbox::run`](agent::ports::Sandbox::run) returns, every process of the program is gone and its files
+//! - When [`Sandbox::run`] returns, every process of the program is gone and its files
 //!   are stored.
 
 mod bubblewrap;
