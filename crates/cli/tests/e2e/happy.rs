@@ -210,3 +210,46 @@ async fn the_same_idempotency_key_gives_the_first_answer_again() {
     );
     assert_eq!(system.count("SELECT count(*) FROM agent_runs", "").await, 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_are_json_lines_without_tokens_keys_or_prompts() {
+    let system = Setup::workers(1).start().await;
+    let words = "zebra crossing at midnight";
+    let ask = json!({"type": "request_input", "message": words});
+    let run = system
+        .begin(&script(&[message(words), write("a.txt", words), ask]))
+        .await;
+    system.wait_status(&run, "waiting_user", LONG).await;
+    system
+        .execute(json!({"action": "resume", "run_id": run, "user_input": words}))
+        .await;
+    system.wait_status(&run, "completed", LONG).await;
+    let url = format!("{}?token={}", system.stream_url(&run), system.token);
+    assert_eq!(system.code(&url).await, Some(401));
+    let secrets = [
+        words,
+        &system.token,
+        crate::support::SECRET,
+        system.s3.secret_key(),
+    ];
+    let mut events = HashSet::new();
+    for process in [&system.api, &system.workers[0]] {
+        let (out, err) = (process.stdout(), process.stderr());
+        assert_eq!(err, "");
+        for secret in secrets {
+            assert!(!out.contains(secret), "{secret} is in a log");
+        }
+        for line in out.lines() {
+            let line: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+            assert!(
+                line["timestamp"].is_string() && line["level"].is_string(),
+                "{line}"
+            );
+            events.insert(line["event"].as_str().unwrap().to_owned());
+        }
+    }
+    assert!(
+        events.contains("request_started") && events.contains("request_completed"),
+        "{events:?}"
+    );
+}

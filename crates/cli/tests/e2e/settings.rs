@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
-use testkit::{Process, Program, bin, free_port};
+use testkit::{Postgres, Process, Program, Redis, bin, eventually, free_port};
 
 const LIMIT: Duration = Duration::from_mins(1);
 
@@ -102,6 +102,69 @@ async fn help_and_version_work_without_any_setting() {
                 "{name} {flag}"
             );
         }
+    }
+}
+
+/// Both programs with stores and free ports.
+fn serving(name: &str, database_url: &str, redis: &Redis, port: u16) -> Program {
+    program(name)
+        .env("DATABASE_URL", database_url)
+        .env("REDIS_URL", redis.url())
+        .env("JWT_SECRET", "s")
+        .env("LLM_PRIMARY_PROVIDER", "scripted")
+        .env("API_BIND_ADDR", format!("127.0.0.1:{port}"))
+        .env("RUNTIME_BIND_ADDR", format!("127.0.0.1:{}", free_port()))
+        .env("WORKER_ADMIN_ADDR", format!("127.0.0.1:{port}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn programs_started_at_once_on_an_empty_database_agree_on_its_schema() {
+    let redis = Redis::start().await;
+    let database_url = Postgres::shared().await.database().await;
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let mut started = Vec::new();
+    for (name, path) in [("agent-api", "ready"), ("agent-worker", "readyz")].repeat(3) {
+        let port = free_port();
+        let process = serving(name, &database_url, &redis, port).start();
+        started.push((process, format!("http://127.0.0.1:{port}/{path}")));
+    }
+    for (process, url) in &mut started {
+        let ready = || async {
+            let answer = client.get(url.as_str()).send().await;
+            answer.is_ok_and(|answer| answer.status() == 200)
+        };
+        eventually(LIMIT, ready).await;
+        assert!(process.ended().is_none());
+    }
+    let migrate = program("agent-api")
+        .arg("migrate")
+        .env("DATABASE_URL", &database_url);
+    assert_eq!(output(migrate).await.0, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_schema_ends_programs_that_may_not_change_it_with_69() {
+    let redis = Redis::start().await;
+    let database_url = Postgres::shared().await.database().await;
+    for name in ["agent-api", "agent-worker"] {
+        let started = serving(name, &database_url, &redis, free_port())
+            .env("DB_AUTO_MIGRATE", "false")
+            .env("STARTUP_TIMEOUT_SECONDS", "2");
+        let (code, process) = output(started).await;
+        assert_eq!(code, Some(69), "{name}: {}{}", process.stdout(), process.stderr());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_taken_address_ends_the_programs_with_69() {
+    let redis = Redis::start().await;
+    let database_url = Postgres::shared().await.migrated_database().await;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    for name in ["agent-api", "agent-worker"] {
+        let started = serving(name, &database_url, &redis, port).env("STARTUP_TIMEOUT_SECONDS", "2");
+        let (code, process) = output(started).await;
+        assert_eq!(code, Some(69), "{name}: {}{}", process.stdout(), process.stderr());
     }
 }
 
