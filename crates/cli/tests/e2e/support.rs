@@ -21,14 +21,13 @@ pub(crate) const SOON: Duration = Duration::from_secs(30);
 pub(crate) const LONG: Duration = Duration::from_secs(90);
 pub(crate) const LISTS: [&str; 5] = ["high_priority", "pending", "processing", "retry", "failed"];
 
-/// Everything a test needs; dropped = all processes gone.
+/// Dropped = all processes gone.
 pub(crate) struct System {
     pub(crate) api: Process,
     pub(crate) workers: Vec<Process>,
     pub(crate) admin: Vec<u16>,
     pub(crate) redis: Redis,
     pub(crate) s3: S3,
-    /// Only when the test has a cluster of its own.
     pub(crate) postgres: Option<Postgres>,
     pub(crate) database_url: String,
     pub(crate) base: String,
