@@ -303,6 +303,13 @@ impl Queue {
         measured("debug_line", queued).await.map(drop)
     }
 
+    /// The newest lines of `worker:debug`, at most `limit`.
+    pub async fn debug_lines(&self, limit: u32) -> Result<Vec<String>, QueueError> {
+        let client = self.store.connection().with(Patience::Brief);
+        let last = i64::from(limit) - 1;
+        measured("debug_lines", client.lrange(keys::WORKER_DEBUG, 0, last)).await
+    }
+
     /// Last beat of any worker and last start, as they stand in Redis.
     pub async fn worker_times(&self) -> Result<(Option<String>, Option<String>), QueueError> {
         let client = self.store.connection().with(Patience::Brief);

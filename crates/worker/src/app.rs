@@ -13,6 +13,7 @@ use crate::upkeep::Upkeep;
 use bootstrap::Shutdown;
 use bootstrap::http::{HttpLimits, serve};
 use bootstrap::settings::exit;
+use domain::clock::wire_time;
 use queue::{Queue, RedisOptions};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -146,6 +147,7 @@ async fn drain(shutdown: &Shutdown, processor: &JobProcessor, grace: Duration) {
         tracing::warn!("running steps are stopped");
         wait_for_hand_back(&processor.held).await;
     }
+    debug_line(processor, "stopped").await;
     if let Err(error) = processor.queue.note_stop(&processor.worker).await {
         tracing::debug!(error = %error, "stop not noted");
     }
@@ -159,6 +161,14 @@ async fn wait_for_hand_back(held: &HeldRuns) {
     }
 }
 
+/// A line in `worker:debug`, which `/debug/worker-status` shows.
+async fn debug_line(processor: &JobProcessor, what: &str) {
+    let line = format!("{} {} {what}", wire_time(processor.clock.now()), processor.worker);
+    if let Err(error) = processor.queue.debug_line(&line).await {
+        tracing::debug!(error = %error, "debug line not written");
+    }
+}
+
 /// Says at start what this worker is and what its stores promise.
 async fn describe(processor: &JobProcessor) {
     metrics::gauge!("agent_worker_info", "worker" => processor.worker.to_string(), "version" => env!("CARGO_PKG_VERSION"))
@@ -168,6 +178,7 @@ async fn describe(processor: &JobProcessor) {
     if let Err(error) = processor.queue.note_start(processor.clock.now()).await {
         tracing::debug!(error = %error, "start not noted");
     }
+    debug_line(processor, "started").await;
     match processor.queue.server_report().await {
         Ok(report) => {
             for warning in report.warnings() {
@@ -188,15 +199,15 @@ async fn watchdog(progress: Progress, redis: RedisOptions, soft: CancellationTok
             () = soft.cancelled() => return Ok(()),
             () = tokio::time::sleep(Duration::from_secs(1)) => {}
         }
-        if progress.stalled_for() <= WATCHDOG_AFTER || !answers(&redis).await {
+        if progress.unanswered_for() <= WATCHDOG_AFTER || !answers(&redis).await {
             continue;
         }
         // Redis may be back since this very moment: the loop's own connection gets the time to come up again.
         tokio::time::sleep(RECONNECT_PATIENCE).await;
-        if progress.stalled_for() > WATCHDOG_AFTER && answers(&redis).await {
+        if progress.unanswered_for() > WATCHDOG_AFTER && answers(&redis).await {
             return Err(format!(
                 "no claim round trip for {} s",
-                progress.stalled_for().as_secs()
+                progress.unanswered_for().as_secs()
             ));
         }
     }

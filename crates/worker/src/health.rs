@@ -134,7 +134,7 @@ pub fn router(
 }
 
 async fn healthz(State(admin): State<Admin>) -> Response {
-    let stalled = admin.progress.stalled_for();
+    let stalled = admin.progress.stood_still_for();
     if stalled < STALLED_AFTER || admin.soft.is_cancelled() {
         return Json(json!({"status": "ok"})).into_response();
     }

@@ -12,12 +12,37 @@ use tokio_util::sync::CancellationToken;
 pub struct Hold {
     /// Epoch of the claim in Postgres; `None` until the claim is committed.
     pub epoch: Option<i64>,
-    /// What the renewal in Redis needs.
+    /// What the renewal in Redis needs; `step_settled` is filled in by [`Hold::to_renew`].
     pub claim: HeldClaim,
+    /// Steps settled under this claim, and how many of them a renewal has told Redis of.
+    pub settled: u64,
+    pub reported: u64,
     /// Fired when the run was stopped or the lease is lost.
     pub cancel: CancellationToken,
     /// When either store last confirmed the lease.
     pub confirmed: Instant,
+}
+
+impl Hold {
+    /// A run that was just claimed in Redis.
+    pub fn new(claim: HeldClaim, cancel: CancellationToken) -> Self {
+        Self {
+            epoch: None,
+            claim,
+            settled: 0,
+            reported: 0,
+            cancel,
+            confirmed: Instant::now(),
+        }
+    }
+
+    /// The claim as the next renewal sends it.
+    pub fn to_renew(&self) -> HeldClaim {
+        HeldClaim {
+            step_settled: self.settled > self.reported,
+            ..self.claim.clone()
+        }
+    }
 }
 
 /// Shared between the job tasks and the lease thread; cheap clone.

@@ -11,33 +11,52 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Pause after a failed claim; the queue's client reconnects meanwhile.
 const CLAIM_PAUSE: Duration = Duration::from_millis(250);
 
-/// When the last claim round trip completed, in milliseconds since the start; what liveness is tied to.
+/// How the job loop moves, in milliseconds since the start: its last turn, and its last answer from Redis.
 #[derive(Debug, Clone)]
 pub struct Progress {
     start: Instant,
-    last_ms: Arc<AtomicU64>,
+    turned_ms: Arc<AtomicU64>,
+    answered_ms: Arc<AtomicU64>,
 }
 
 impl Default for Progress {
     fn default() -> Self {
         Self {
             start: Instant::now(),
-            last_ms: Arc::default(),
+            turned_ms: Arc::default(),
+            answered_ms: Arc::default(),
         }
     }
 }
 
 impl Progress {
-    pub fn mark(&self) {
-        self.last_ms
+    /// The loop went round, whatever Redis said.
+    fn turned(&self) {
+        self.turned_ms
             .store(self.start.elapsed().as_millis() as u64, Ordering::Relaxed);
     }
 
-    /// Time since the last completed claim round trip.
-    pub fn stalled_for(&self) -> Duration {
+    /// Redis answered a claim, or no claim was due because every place is taken.
+    fn answered(&self) {
+        self.turned();
+        self.answered_ms
+            .store(self.start.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    fn since(&self, mark: &AtomicU64) -> Duration {
         self.start
             .elapsed()
-            .saturating_sub(Duration::from_millis(self.last_ms.load(Ordering::Relaxed)))
+            .saturating_sub(Duration::from_millis(mark.load(Ordering::Relaxed)))
+    }
+
+    /// Time since the loop last went round: what liveness is tied to. An outage of Redis does not stop the loop.
+    pub fn stood_still_for(&self) -> Duration {
+        self.since(&self.turned_ms)
+    }
+
+    /// Time since the last completed claim round trip: what the watchdog looks at.
+    pub fn unanswered_for(&self) -> Duration {
+        self.since(&self.answered_ms)
     }
 }
 
@@ -62,7 +81,7 @@ impl Intake {
             let wanted = 1 + permits.available_permits();
             match self.consumer.claim(wanted).await {
                 Ok(deliveries) if deliveries.is_empty() => {
-                    self.progress.mark();
+                    self.progress.answered();
                     drop(permit);
                     tokio::select! {
                         () = soft.cancelled() => {}
@@ -70,10 +89,11 @@ impl Intake {
                     }
                 }
                 Ok(deliveries) => {
-                    self.progress.mark();
+                    self.progress.answered();
                     self.start(deliveries, permit, &permits);
                 }
                 Err(error) => {
+                    self.progress.turned();
                     tracing::warn!(error = %crate::log::with_sources(&error), "claim failed");
                     drop(permit);
                     tokio::time::sleep(CLAIM_PAUSE).await;
@@ -90,7 +110,7 @@ impl Intake {
             tokio::select! {
                 () = soft.cancelled() => return None,
                 permit = permits.clone().acquire_owned() => return permit.ok(),
-                () = tokio::time::sleep(Duration::from_secs(1)) => self.progress.mark(),
+                () = tokio::time::sleep(Duration::from_secs(1)) => self.progress.answered(),
             }
         }
     }

@@ -59,12 +59,7 @@ impl JobProcessor {
     pub async fn process(&self, delivery: Delivery, soft: CancellationToken, hard: CancellationToken) {
         let run_id = delivery.job.run_id;
         let cancel = CancellationToken::new();
-        let hold = Hold {
-            epoch: None,
-            claim: delivery.claim(),
-            cancel: cancel.clone(),
-            confirmed: Instant::now(),
-        };
+        let hold = Hold::new(delivery.claim(), cancel.clone());
         let Some(_guard) = self.held.hold(run_id, hold) else {
             // A second entry of a run that is in work here.
             return self.settle().drop_entry(delivery).await;

@@ -110,15 +110,15 @@ impl LeaseThread {
             // Right after the start, or Redis is away: nothing can be lost, and the connection says so itself.
             return;
         }
-        let claims: Vec<_> = held.iter().map(|(_, hold)| hold.claim.clone()).collect();
+        let claims: Vec<_> = held.iter().map(|(_, hold)| hold.to_renew()).collect();
         match renewer.renew(&claims, self.lease).await {
             Ok(renewals) => {
                 for ((run_id, hold), renewal) in held.iter().zip(renewals) {
                     match renewal {
                         queue::Renewal::Held => {
-                            if hold.claim.step_settled {
-                                self.held.update(*run_id, |hold| hold.claim.step_settled = false);
-                            }
+                            // What settled while the renewal was under way is told by the next one.
+                            self.held
+                                .update(*run_id, |now| now.reported = now.reported.max(hold.settled));
                             self.confirm(*run_id);
                         }
                         queue::Renewal::Readopted => {

@@ -33,8 +33,7 @@ impl RunLog for FencedLog<'_> {
         let Committed { events, .. } = committed.map_err(refusal)?;
         if settles {
             // The next renewal tells Redis that the count of crashes in a row starts again.
-            self.held
-                .update(self.run_id, |hold| hold.claim.step_settled = true);
+            self.held.update(self.run_id, |hold| hold.settled += 1);
         }
         figures::count_tools(&events);
         publish(self.queue, &events).await;

@@ -168,6 +168,10 @@ impl Settle<'_> {
     pub async fn bury(&self, delivery: Delivery, reason: BuryReason, error: &str) -> &'static str {
         let run_id = delivery.job.run_id;
         tracing::error!(run_id = %run_id, reason = reason.as_str(), error, "job buried");
+        let line = format!("{run_id} buried: {}", reason.as_str());
+        if let Err(fault) = self.queue.debug_line(&line).await {
+            tracing::debug!(error = %fault, "debug line not written");
+        }
         report(run_id, delivery.bury(reason, error).await);
         "buried"
     }

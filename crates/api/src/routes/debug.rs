@@ -9,6 +9,8 @@ use queue::{ListName, Queue, QueueError};
 use serde_json::{Value, json};
 use std::time::Duration;
 
+/// Debug lines shown.
+const DEBUG_LINES: u32 = 21;
 /// Dead letters shown.
 const FAILED_JOBS: usize = 6;
 /// Characters shown of an error.
@@ -39,10 +41,11 @@ pub async fn worker_status(State(app): State<App>, _: Admin) -> Json<Value> {
 async fn look(queue: &Queue) -> Result<Value, QueueError> {
     let (heartbeat, _) = queue.worker_times().await?;
     let depths = queue.depths().await?;
+    let debug = queue.debug_lines(DEBUG_LINES).await?;
     let failed = queue.peek(ListName::Failed, 0, FAILED_JOBS).await?;
     Ok(json!({
         "worker_heartbeat": heartbeat,
-        "debug_logs": [],
+        "debug_logs": debug,
         "queue_stats": {
             "pending": depths.pending,
             "processing": depths.processing,
