@@ -1,7 +1,7 @@
 //! The vocabulary of the runtime and its one state machine. No IO, no async, no wall clock.
 //!
 //! Everything that crosses a process border is defined here once: run statuses and the table of allowed
-//! changes ([`status`]), commands and what they lead to ([`decide`]), typed changes of a run ([`change`]), the
+//! changes ([`status`]), commands and what they lead to ([`mod@decide`]), typed changes of a run ([`change`]), the
 //! stored event and its two stream forms ([`event`], [`wire`]), the job in Redis ([`job`]), plans
 //! ([`plan`]), actions and tool results ([`action`], [`tool`]).
 //!
