@@ -22,7 +22,7 @@ profile=${PROFILE:-release}
 dir=release
 if [ "$profile" = dev ]; then dir=debug; fi
 say "building (profile $profile)"
-cargo build --manifest-path "$root/Cargo.toml" --profile "$profile" -p api -p worker --bins
+cargo build --manifest-path "$root/Cargo.toml" --profile "$profile" -p api -p worker -p cli --bins
 cargo build --manifest-path "$root/Cargo.toml" --profile "$profile" -p testkit --features s3 --bin bench
 
 # Postgres drops root's rights, so its directory must be passable.

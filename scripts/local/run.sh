@@ -49,7 +49,7 @@ fresh() {
 build() {
     need_cargo
     say "building release programs into $target (the first time takes some minutes)"
-    (cd "$root" && cargo build --release --workspace --bins --quiet) >&2 ||
+    (cd "$root" && cargo build --release -p api -p worker -p cli --bins --quiet) >&2 ||
         die "the build failed; see above"
     # Cargo leaves up-to-date programs alone; the next start compares their times.
     touch -c "$target"/release/{agentctl,agent-api,agent-worker}
