@@ -1,8 +1,9 @@
 //! The driver performs what the supervisor says: it calls the model, runs tools, and commits every change before the next
 //! thing is done.
 //!
-//! Two tokens steer it from outside. `soft`: the process shuts down, hand the run back between two steps. `cancel`: the
-//! run was stopped or the lease is lost, end the running step at once and write nothing more.
+//! Three tokens steer it from outside. `soft`: the process shuts down, hand the run back between two steps. `pause`: let the
+//! running step settle and begin nothing. `cancel`: the run was stopped or the lease is lost, end the running step at once
+//! and write nothing more.
 
 use crate::conversation::{TURN_SYSTEM, messages};
 use crate::parse;
@@ -57,6 +58,8 @@ pub struct Driver<'a, M, W, S, L> {
     pub limits: Limits,
     /// Hand back between steps.
     pub soft: CancellationToken,
+    /// The run was paused: let a running step settle, but end a pending model call and begin nothing.
+    pub pause: CancellationToken,
     /// Stop the running step.
     pub cancel: CancellationToken,
 }
@@ -104,6 +107,9 @@ impl<M: Model, W: Workspace, S: Sandbox, L: RunLog> Driver<'_, M, W, S, L> {
     fn may_go_on(&self) -> Flow<()> {
         if self.cancel.is_cancelled() {
             return Err(Outcome::LeaseLost);
+        }
+        if self.pause.is_cancelled() {
+            return Err(Outcome::Paused);
         }
         if self.soft.is_cancelled() {
             return Err(Outcome::HandedBack);
@@ -185,6 +191,7 @@ impl<M: Model, W: Workspace, S: Sandbox, L: RunLog> Driver<'_, M, W, S, L> {
         tokio::select! {
             biased;
             () = self.cancel.cancelled() => Err(Outcome::LeaseLost),
+            () = self.pause.cancelled() => Err(Outcome::Paused),
             done = work => Ok(done),
         }
     }

@@ -19,19 +19,22 @@ pub struct Hold {
     pub reported: u64,
     /// Fired when the run was stopped or the lease is lost.
     pub cancel: CancellationToken,
+    /// Fired when the run was paused.
+    pub pause: CancellationToken,
     /// When either store last confirmed the lease.
     pub confirmed: Instant,
 }
 
 impl Hold {
     /// A run that was just claimed in Redis.
-    pub fn new(claim: HeldClaim, cancel: CancellationToken) -> Self {
+    pub fn new(claim: HeldClaim, cancel: CancellationToken, pause: CancellationToken) -> Self {
         Self {
             epoch: None,
             claim,
             settled: 0,
             reported: 0,
             cancel,
+            pause,
             confirmed: Instant::now(),
         }
     }
@@ -90,6 +93,11 @@ impl HeldRuns {
     /// Stops a run's running step, when it is held here.
     pub fn cancel(&self, run_id: RunId) {
         self.update(run_id, |hold| hold.cancel.cancel());
+    }
+
+    /// Ends a run's pending model call, when it is held here.
+    pub fn pause(&self, run_id: RunId) {
+        self.update(run_id, |hold| hold.pause.cancel());
     }
 
     pub fn all(&self) -> Vec<(RunId, Hold)> {

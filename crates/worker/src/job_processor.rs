@@ -58,8 +58,8 @@ impl JobProcessor {
     /// Works a delivery to its end. `soft`: hand back between steps; `hard`: hand back at once.
     pub async fn process(&self, delivery: Delivery, soft: CancellationToken, hard: CancellationToken) {
         let run_id = delivery.job.run_id;
-        let cancel = CancellationToken::new();
-        let hold = Hold::new(delivery.claim(), cancel.clone());
+        let (cancel, pause) = (CancellationToken::new(), CancellationToken::new());
+        let hold = Hold::new(delivery.claim(), cancel.clone(), pause.clone());
         let Some(_guard) = self.held.hold(run_id, hold) else {
             // A second entry of a run that is in work here.
             return self.settle().drop_entry(delivery).await;
@@ -68,7 +68,15 @@ impl JobProcessor {
         metrics::gauge!("agent_jobs_in_progress").increment(1.0);
         let in_progress = InProgress;
         let status = self
-            .claimed_and_driven(delivery, Tokens { soft, hard, cancel })
+            .claimed_and_driven(
+                delivery,
+                Tokens {
+                    soft,
+                    hard,
+                    pause,
+                    cancel,
+                },
+            )
             .await;
         drop(in_progress);
         metrics::counter!("agent_jobs_processed_total", "status" => status).increment(1);
@@ -203,6 +211,7 @@ impl JobProcessor {
             clock: self.clock.as_ref(),
             limits: self.rules.limits,
             soft: tokens.soft.clone(),
+            pause: tokens.pause.clone(),
             cancel: tokens.cancel.clone(),
         };
         let drive = driver.drive(snapshot);
@@ -236,6 +245,7 @@ impl JobProcessor {
 struct Tokens {
     soft: CancellationToken,
     hard: CancellationToken,
+    pause: CancellationToken,
     cancel: CancellationToken,
 }
 

@@ -89,8 +89,13 @@ impl LeaseThread {
             Ok(renewals) => {
                 for renewal in renewals {
                     match renewal.status {
-                        RenewalStatus::Held { cancelled: false, .. } => self.confirm(renewal.run_id),
                         RenewalStatus::Held { cancelled: true, .. } => self.held.cancel(renewal.run_id),
+                        RenewalStatus::Held { paused, .. } => {
+                            if paused {
+                                self.held.pause(renewal.run_id);
+                            }
+                            self.confirm(renewal.run_id);
+                        }
                         RenewalStatus::Lost => {
                             tracing::warn!(run_id = %renewal.run_id, "lease lost, the running step is stopped");
                             metrics::counter!("agent_leases_lost_total").increment(1);

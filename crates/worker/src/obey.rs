@@ -46,9 +46,19 @@ impl Obey {
         match self.leases.renew(&self.worker, &claims, self.lease).await {
             Ok(renewals) => {
                 for renewal in renewals {
-                    if !matches!(renewal.status, RenewalStatus::Held { cancelled: false, .. }) {
-                        tracing::info!(run_id = %renewal.run_id, "run was stopped, ending its running step");
-                        self.held.cancel(renewal.run_id);
+                    match renewal.status {
+                        RenewalStatus::Held {
+                            cancelled: false,
+                            paused: false,
+                        } => {}
+                        RenewalStatus::Held {
+                            cancelled: false,
+                            paused: true,
+                        } => self.held.pause(renewal.run_id),
+                        RenewalStatus::Held { cancelled: true, .. } | RenewalStatus::Lost => {
+                            tracing::info!(run_id = %renewal.run_id, "run was stopped, ending its running step");
+                            self.held.cancel(renewal.run_id);
+                        }
                     }
                 }
             }

@@ -100,6 +100,7 @@ struct Bench {
     log: MemoryLog,
     workspace: MemoryWorkspace,
     soft: CancellationToken,
+    pause: CancellationToken,
     cancel: CancellationToken,
 }
 
@@ -109,6 +110,7 @@ impl Bench {
             log: MemoryLog::default(),
             workspace: MemoryWorkspace::default(),
             soft: CancellationToken::new(),
+            pause: CancellationToken::new(),
             cancel: CancellationToken::new(),
         }
     }
@@ -125,6 +127,7 @@ impl Bench {
             clock: &clock,
             limits: Limits::default(),
             soft: self.soft.clone(),
+            pause: self.pause.clone(),
             cancel: self.cancel.clone(),
         };
         driver.drive(snapshot).await
@@ -274,6 +277,7 @@ async fn a_pause_in_the_middle_of_a_step_keeps_its_result_and_moves_on_no_furthe
         clock: &clock,
         limits: Limits::default(),
         soft: CancellationToken::new(),
+        pause: CancellationToken::new(),
         cancel: CancellationToken::new(),
     };
     assert_eq!(driver.drive(executing).await, Outcome::Paused);
@@ -304,11 +308,14 @@ async fn model_failures_become_a_retry_or_the_end() {
 }
 
 #[tokio::test]
-async fn shutdown_hands_back_between_steps_and_a_lost_lease_writes_nothing() {
+async fn shutdown_hands_back_a_pause_begins_nothing_and_a_lost_lease_writes_nothing() {
     let bench = Bench::new();
     let model = ListModel::new(&plan(1), &[json!({"type": "task_complete"})]);
     bench.soft.cancel();
     assert_eq!(bench.drive(&model, snapshot()).await, Outcome::HandedBack);
+    let bench = Bench::new();
+    bench.pause.cancel();
+    assert_eq!(bench.drive(&model, snapshot()).await, Outcome::Paused);
     let bench = Bench::new();
     bench.cancel.cancel();
     assert_eq!(bench.drive(&model, snapshot()).await, Outcome::LeaseLost);

@@ -67,6 +67,23 @@ async fn a_run_stopped_during_a_tool_call_ends_the_process_and_writes_nothing_af
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_run_paused_while_its_model_thinks_frees_the_worker_at_once() {
+    let system = Setup::workers(1)
+        .worker_env("WORKER_CONCURRENCY", "1")
+        .start()
+        .await;
+    let run = system.begin(&script(&[sleep_ms(120_000), message("late")])).await;
+    system.wait_status(&run, "executing", LONG).await;
+    system.act("pause", &run).await;
+    system.assert_queue_empties().await;
+    let other = system.begin(&script(&[message("meanwhile")])).await;
+    system.wait_status(&other, "completed", LONG).await;
+    assert_eq!(system.status(&run).await, "paused");
+    assert_eq!(system.act("stop", &run).await["status"], "cancelled");
+    system.assert_whole(&run).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_paused_run_frees_its_worker_and_goes_on_at_the_next_step() {
     let system = Setup::workers(1)
         .worker_env("WORKER_CONCURRENCY", "1")
