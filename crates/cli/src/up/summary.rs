@@ -61,7 +61,7 @@ pub fn print(console: Console, home: &Home, state: &State) -> Result<(), Failure
     let lines = [
         String::new(),
         console.paint(Style::Green, "ready"),
-        format!("{}    {api}   (docs: {api}/docs)", head("API")),
+        format!("{}    {api}", head("API")),
         format!("{}  {token}", head("Token")),
         format!("{}  {model}", head("Model")),
         format!("{}   {}", head("Home"), home.path().display()),
