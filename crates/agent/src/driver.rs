@@ -5,24 +5,18 @@
 //! running step settle and begin nothing. `cancel`: the run was stopped or the lease is lost, end the running step at once
 //! and write nothing more.
 
-use crate::conversation::{TURN_SYSTEM, messages};
 use crate::parse;
-use crate::planner::{self, Planned, TEMPERATURE};
-use crate::ports::{
-    CommitError, Model, ModelError, ModelReply, ModelRequest, Purpose, RunLog, Sandbox, Workspace,
-};
-use crate::snapshot::{Snapshot, StoredStep, assistant_message, step_id};
+use crate::planner::{self, Planned};
+use crate::ports::{CommitError, Model, ModelError, ModelReply, RunLog, Sandbox, Workspace};
+use crate::snapshot::{Snapshot, step_id};
+use crate::step::{called, said_to_user, start_step, turn_request};
 use crate::supervisor::{DueTool, Limits, Next, Supervisor};
-use crate::tools::{Call, Router, ToolError, effect_of, specs};
-use domain::change::{Change, NewStep, RunError};
+use crate::tools::{Call, Router, ToolError};
+use domain::change::{Change, RunError};
 use domain::run::StepStatus;
 use domain::{Clock, NewEvent, RunStatus, ToolResult, Turn};
-use serde_json::{Value, json};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
-
-/// A turn asks for at most this many tokens.
-pub const TURN_MAX_TOKENS: u32 = 2048;
 
 /// How a drive ended.
 #[derive(Debug, PartialEq)]
@@ -337,66 +331,4 @@ impl<M: Model, W: Workspace, S: Sandbox, L: RunLog> Driver<'_, M, W, S, L> {
             other => other,
         }
     }
-}
-
-fn turn_request(snapshot: &Snapshot, number: u32) -> ModelRequest {
-    ModelRequest {
-        run_id: snapshot.run_id,
-        purpose: Purpose::Turn { number },
-        attempt: snapshot.attempt,
-        prompt: snapshot.prompt.clone(),
-        system: TURN_SYSTEM.to_owned(),
-        messages: snapshot
-            .plan
-            .as_ref()
-            .map(|plan| messages(snapshot, plan))
-            .unwrap_or_default(),
-        tools: specs(),
-        max_tokens: TURN_MAX_TOKENS,
-        temperature: TEMPERATURE,
-    }
-}
-
-/// Records the step as running, in memory and as the change to commit.
-fn start_step(snapshot: &mut Snapshot, due: &DueTool) -> Change {
-    let id = step_id(snapshot.run_id, due.turn, due.action);
-    let (tool_name, tool_input) = called(due);
-    let effect = effect_of(&tool_name, &tool_input);
-    let status = StepStatus::Running;
-    snapshot.steps.push(StoredStep {
-        id,
-        turn: due.turn,
-        action: due.action,
-        status,
-        result: None,
-        started_here: true,
-    });
-    Change::StepStarted(NewStep {
-        id,
-        phase_number: due.phase,
-        turn: due.turn,
-        action: due.action,
-        tool_name,
-        tool_input,
-        effect,
-    })
-}
-
-fn called(due: &DueTool) -> (String, Value) {
-    let name = due.call.tool_name.clone().unwrap_or_default();
-    (name, due.call.tool_input.clone().unwrap_or_else(|| json!({})))
-}
-
-/// The `message` tool leaves an assistant message.
-fn said_to_user(snapshot: &Snapshot, due: &DueTool, result: &ToolResult) -> Option<Change> {
-    if due.call.tool_name.as_deref() != Some("message") || !result.success {
-        return None;
-    }
-    let text = result.output.get("message").and_then(Value::as_str)?;
-    Some(Change::MessageAdded(assistant_message(
-        snapshot.run_id,
-        due.turn,
-        due.action,
-        text,
-    )))
 }

@@ -19,5 +19,6 @@ pub mod parse;
 pub mod planner;
 pub mod ports;
 pub mod snapshot;
+mod step;
 pub mod supervisor;
 pub mod tools;

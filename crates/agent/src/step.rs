@@ -1,0 +1,77 @@
+//! What a turn asks for and what a step leaves: pure pieces of the driver.
+
+use crate::conversation::{TURN_SYSTEM, messages};
+use crate::planner::TEMPERATURE;
+use crate::ports::{ModelRequest, Purpose};
+use crate::snapshot::{Snapshot, StoredStep, assistant_message, step_id};
+use crate::supervisor::DueTool;
+use crate::tools::{effect_of, specs};
+use domain::ToolResult;
+use domain::change::{Change, NewStep};
+use domain::run::StepStatus;
+use serde_json::{Value, json};
+
+/// A turn asks for at most this many tokens.
+pub(crate) const TURN_MAX_TOKENS: u32 = 2048;
+
+pub(crate) fn turn_request(snapshot: &Snapshot, number: u32) -> ModelRequest {
+    ModelRequest {
+        run_id: snapshot.run_id,
+        purpose: Purpose::Turn { number },
+        attempt: snapshot.attempt,
+        prompt: snapshot.prompt.clone(),
+        system: TURN_SYSTEM.to_owned(),
+        messages: snapshot
+            .plan
+            .as_ref()
+            .map(|plan| messages(snapshot, plan))
+            .unwrap_or_default(),
+        tools: specs(),
+        max_tokens: TURN_MAX_TOKENS,
+        temperature: TEMPERATURE,
+    }
+}
+
+/// Records the step as running, in memory and as the change to commit.
+pub(crate) fn start_step(snapshot: &mut Snapshot, due: &DueTool) -> Change {
+    let id = step_id(snapshot.run_id, due.turn, due.action);
+    let (tool_name, tool_input) = called(due);
+    let effect = effect_of(&tool_name, &tool_input);
+    let status = StepStatus::Running;
+    snapshot.steps.push(StoredStep {
+        id,
+        turn: due.turn,
+        action: due.action,
+        status,
+        result: None,
+        started_here: true,
+    });
+    Change::StepStarted(NewStep {
+        id,
+        phase_number: due.phase,
+        turn: due.turn,
+        action: due.action,
+        tool_name,
+        tool_input,
+        effect,
+    })
+}
+
+pub(crate) fn called(due: &DueTool) -> (String, Value) {
+    let name = due.call.tool_name.clone().unwrap_or_default();
+    (name, due.call.tool_input.clone().unwrap_or_else(|| json!({})))
+}
+
+/// The `message` tool leaves an assistant message.
+pub(crate) fn said_to_user(snapshot: &Snapshot, due: &DueTool, result: &ToolResult) -> Option<Change> {
+    if due.call.tool_name.as_deref() != Some("message") || !result.success {
+        return None;
+    }
+    let text = result.output.get("message").and_then(Value::as_str)?;
+    Some(Change::MessageAdded(assistant_message(
+        snapshot.run_id,
+        due.turn,
+        due.action,
+        text,
+    )))
+}
