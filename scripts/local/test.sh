@@ -109,7 +109,7 @@ if ! have_redis || ! have_postgres_programs; then
 fi
 cd "$root" || die "cannot enter $root"
 
-check lock cargo metadata --locked --format-version 1 --no-deps -q
+check lock cargo fetch --locked --quiet
 check fmt cargo fmt --all --check
 check clippy cargo clippy --workspace --all-targets --quiet -- -D warnings
 check build cargo build --workspace --bins --quiet
