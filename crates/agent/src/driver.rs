@@ -7,14 +7,19 @@
 
 use crate::parse;
 use crate::planner::{self, Planned};
-use crate::ports::{CommitError, Model, ModelError, ModelReply, RunLog, Sandbox, Workspace};
+use crate::ports::{CommitError, Model, ModelError, ModelReply, RemoteTools, RunLog, Sandbox, Workspace};
 use crate::snapshot::{Snapshot, step_id};
-use crate::step::{called, said_to_user, start_step, turn_request};
+use crate::step::{
+    ask_outcome, called, idempotency_key, outcome_unknown, said_to_user, start_step, turn_request,
+};
 use crate::supervisor::{DueTool, Limits, Next, Supervisor};
 use crate::tools::{Call, Router, ToolError};
+use domain::breakage::{self, Breakage};
 use domain::change::{Change, RunError};
 use domain::run::StepStatus;
-use domain::{Clock, NewEvent, RunStatus, ToolResult, Turn};
+use domain::waiting::RetryCause;
+use domain::{Clock, Effect, NewEvent, RunStatus, ToolResult, Turn};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -36,20 +41,49 @@ pub enum Outcome {
     /// A transient failure: try the job again, not before `retry_after` when given.
     Retry {
         error: String,
+        cause: RetryCause,
         retry_after: Option<Duration>,
     },
     /// The run has failed for a reason no attempt can change; already committed.
     PermanentError { error: String },
 }
 
+impl Outcome {
+    fn retry(error: String) -> Self {
+        Self::Retry {
+            error,
+            cause: RetryCause::Failure,
+            retry_after: None,
+        }
+    }
+}
+
+/// What becomes of an `at_most_once` call whose worker was lost (`AGENT_ON_UNKNOWN`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnUnknown {
+    /// The run waits until its user has said it.
+    #[default]
+    Ask,
+    /// The model is told that the outcome is unknown.
+    TellModel,
+}
+
+/// Why the outcome of a step begun by another claim is not known.
+const WORKER_LOST: &str = "worker was lost during the call";
+
 /// Everything outside that a drive needs.
 #[derive(Debug)]
-pub struct Driver<'a, M, W, S, L> {
+pub struct Driver<'a, M, W, S, R, L> {
     pub model: &'a M,
-    pub tools: Router<'a, W, S>,
+    pub tools: Router<'a, W, S, R>,
     pub log: &'a L,
     pub clock: &'a dyn Clock,
     pub limits: Limits,
+    pub on_unknown: OnUnknown,
+    /// Of the claim this drive is for.
+    pub epoch: i64,
+    /// Changes kept from the store; only a build that is broken on purpose has any.
+    pub withheld: Mutex<Vec<Change>>,
     /// Hand back between steps.
     pub soft: CancellationToken,
     /// The run was paused: let a running step settle, but end a pending model call and begin nothing.
@@ -61,7 +95,7 @@ pub struct Driver<'a, M, W, S, L> {
 /// Either go on or end the drive.
 type Flow<T> = Result<T, Outcome>;
 
-impl<M: Model, W: Workspace, S: Sandbox, L: RunLog> Driver<'_, M, W, S, L> {
+impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M, W, S, R, L> {
     /// Drives a claimed run as far as it goes.
     pub async fn drive(&self, mut snapshot: Snapshot) -> Outcome {
         match self.steps(&mut snapshot).await {
@@ -112,19 +146,31 @@ impl<M: Model, W: Workspace, S: Sandbox, L: RunLog> Driver<'_, M, W, S, L> {
     }
 
     async fn commit(&self, changes: Vec<Change>) -> Flow<()> {
+        let Some(changes) = self.due_now(changes) else {
+            return Ok(());
+        };
         self.log.commit(changes).await.map_err(|error| match error {
             CommitError::Ended(_) => Outcome::EndedElsewhere,
             CommitError::Paused => Outcome::Paused,
             CommitError::Fenced => Outcome::LeaseLost,
-            CommitError::Unavailable(error) => Outcome::Retry {
-                error,
-                retry_after: None,
-            },
-            CommitError::Refused(error) => Outcome::Retry {
-                error: format!("change refused: {error}"),
-                retry_after: None,
-            },
+            CommitError::Unavailable(error) => Outcome::retry(error),
+            CommitError::Refused(error) => Outcome::retry(format!("change refused: {error}")),
         })
+    }
+
+    /// All of them; unless the build is broken on purpose, then a result waits for the next commit.
+    fn due_now(&self, mut changes: Vec<Change>) -> Option<Vec<Change>> {
+        if !breakage::is(Breakage::ResultBeforeStored) {
+            return Some(changes);
+        }
+        let mut withheld = self.withheld.lock().unwrap_or_else(PoisonError::into_inner);
+        let settles = |change: &Change| matches!(change, Change::StepSettled { .. });
+        let ends = |change: &Change| matches!(change, Change::Status { .. });
+        if changes.iter().any(settles) && !changes.iter().any(ends) {
+            withheld.append(&mut changes);
+            return None;
+        }
+        Some(withheld.drain(..).chain(changes).collect())
     }
 
     async fn make_plan(&self, snapshot: &mut Snapshot) -> Flow<()> {
@@ -194,8 +240,11 @@ impl<M: Model, W: Workspace, S: Sandbox, L: RunLog> Driver<'_, M, W, S, L> {
         let text = error.to_string();
         match error {
             ModelError::Cancelled => Outcome::LeaseLost,
-            ModelError::Transient { retry_after, .. } => Outcome::Retry {
+            ModelError::Transient {
+                retry_after, status, ..
+            } => Outcome::Retry {
                 error: text,
+                cause: cause_of(status, retry_after),
                 retry_after,
             },
             ModelError::Permanent { .. } => {
@@ -216,7 +265,7 @@ impl<M: Model, W: Workspace, S: Sandbox, L: RunLog> Driver<'_, M, W, S, L> {
     }
 
     async fn take_turn(&self, snapshot: &mut Snapshot, machine: &mut Supervisor, number: u32) -> Flow<()> {
-        let request = turn_request(snapshot, number);
+        let request = turn_request(snapshot, number, self.tools.specs());
         let reply = match self
             .until_cancelled(self.model.call(&request, &self.cancel))
             .await?
@@ -241,48 +290,98 @@ impl<M: Model, W: Workspace, S: Sandbox, L: RunLog> Driver<'_, M, W, S, L> {
         snapshot.turns.push(turn);
         stored.extend(applied.changes);
         let mut next = applied.ending;
-        // A tool that is due starts in the same commit: one round trip less per step, and nothing is lost by it.
+        // A tool that is due starts in the same commit: one round trip less per step, and nothing is lost by it. One that
+        // must not be repeated is claimed right before its call, so that little else can happen in between.
         if let Next::RunTool(due) = machine.next()
             && !self.soft.is_cancelled()
         {
-            next.push(start_step(snapshot, &due));
+            let effect = self.effect_of(&due);
+            if effect != Effect::AtMostOnce {
+                next.push(start_step(snapshot, &due, effect));
+            }
         }
         self.commit_unless_paused(stored, next).await
     }
 
+    fn effect_of(&self, due: &DueTool) -> Effect {
+        let (tool_name, tool_input) = called(due);
+        self.tools.effect_of(&tool_name, &tool_input)
+    }
+
     async fn run_tool(&self, snapshot: &mut Snapshot, machine: &mut Supervisor, due: &DueTool) -> Flow<()> {
         let id = step_id(snapshot.run_id, due.turn, due.action);
-        if snapshot.step(due.turn, due.action).is_none() {
-            let started = start_step(snapshot, due);
-            self.commit(vec![started]).await?;
-        } else if let Some(step) = snapshot.step_mut(due.turn, due.action)
-            && !step.started_here
-        {
-            step.started_here = true;
-            self.commit(vec![Change::StepRestarted { step_id: id }]).await?;
+        let effect = self.effect_of(due);
+        match snapshot.step_mut(due.turn, due.action) {
+            None => {
+                let started = start_step(snapshot, due, effect);
+                self.commit(vec![started]).await?;
+            }
+            Some(step) if step.started_here => {}
+            Some(step) if effect == Effect::AtMostOnce && step.status == StepStatus::Running => {
+                return self.unknown(snapshot, machine, due, WORKER_LOST).await;
+            }
+            Some(step) => {
+                step.started_here = true;
+                self.commit(vec![Change::StepRestarted { step_id: id }]).await?;
+            }
+        }
+        if !self.log.is_held() {
+            return Err(Outcome::LeaseLost);
         }
         let begun = self.clock.now();
+        let called = self.call(snapshot, due).await;
+        let duration_ms = self.clock.now().duration_since(begun).as_millis() as i64;
+        match called {
+            Ok(result) => self.settle(snapshot, machine, due, (result, duration_ms)).await,
+            Err(ToolError::ToModel(result)) => {
+                self.settle(snapshot, machine, due, (*result, duration_ms)).await
+            }
+            Err(ToolError::Cancelled) => Err(Outcome::LeaseLost),
+            Err(ToolError::Retry(error)) => {
+                self.commit(vec![Change::StepReset { step_id: id }]).await?;
+                Err(Outcome::retry(error))
+            }
+            Err(ToolError::Unknown(reason)) if effect == Effect::AtMostOnce => {
+                self.unknown(snapshot, machine, due, &reason).await
+            }
+            Err(ToolError::Unknown(error)) => Err(Outcome::retry(error)),
+        }
+    }
+
+    async fn call(&self, snapshot: &Snapshot, due: &DueTool) -> Result<ToolResult, ToolError> {
         let (tool_name, tool_input) = called(due);
         let call = Call {
             run_id: snapshot.run_id,
-            step_id: id,
+            step_id: step_id(snapshot.run_id, due.turn, due.action),
             user_id: &snapshot.user_id,
             tool_name: &tool_name,
             tool_input: &tool_input,
+            idempotency_key: &idempotency_key(snapshot.run_id, due),
+            epoch: self.epoch,
         };
-        let result = match self.tools.call(&call, &self.cancel).await {
-            Ok(result) => result,
-            Err(ToolError::ToModel(result)) => *result,
-            Err(ToolError::Cancelled) => return Err(Outcome::LeaseLost),
-            Err(ToolError::Retry(error)) => {
-                return Err(Outcome::Retry {
-                    error,
-                    retry_after: None,
-                });
+        self.tools.call(&call, &self.cancel).await
+    }
+
+    /// The call must not be repeated, and nobody here knows whether it took effect.
+    async fn unknown(
+        &self,
+        snapshot: &mut Snapshot,
+        machine: &mut Supervisor,
+        due: &DueTool,
+        reason: &str,
+    ) -> Flow<()> {
+        let id = step_id(snapshot.run_id, due.turn, due.action);
+        tracing::warn!(run_id = %snapshot.run_id, step_id = %id, reason, "outcome of a tool call unknown");
+        match self.on_unknown {
+            OnUnknown::Ask => {
+                self.commit(ask_outcome(id, due, reason)).await?;
+                Err(Outcome::Waiting)
             }
-        };
-        let duration_ms = self.clock.now().duration_since(begun).as_millis() as i64;
-        self.settle(snapshot, machine, due, (result, duration_ms)).await
+            OnUnknown::TellModel => {
+                self.settle(snapshot, machine, due, (outcome_unknown(reason), 0))
+                    .await
+            }
+        }
     }
 
     async fn settle(
@@ -330,5 +429,16 @@ impl<M: Model, W: Workspace, S: Sandbox, L: RunLog> Driver<'_, M, W, S, L> {
             }
             other => other,
         }
+    }
+}
+
+/// A vendor that is overloaded, limits us or says when to come back is waited for; everything else is a failure.
+fn cause_of(status: Option<u16>, retry_after: Option<Duration>) -> RetryCause {
+    const TOO_MANY_REQUESTS: u16 = 429;
+    const OVERLOADED: u16 = 529;
+    if retry_after.is_some() || matches!(status, Some(TOO_MANY_REQUESTS | OVERLOADED)) {
+        RetryCause::ModelLimit
+    } else {
+        RetryCause::Failure
     }
 }

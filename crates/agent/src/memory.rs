@@ -23,12 +23,18 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub struct MemoryLog {
     commits: Mutex<Vec<Vec<Change>>>,
     refusals: Mutex<Vec<CommitError>>,
+    lost: Mutex<bool>,
 }
 
 impl MemoryLog {
     /// The next commits get these answers, in order, before any is taken.
     pub fn refuse(&self, error: CommitError) {
         locked(&self.refusals).push(error);
+    }
+
+    /// From now on the claim counts as lost.
+    pub fn lose(&self) {
+        *locked(&self.lost) = true;
     }
 
     pub fn commits(&self) -> Vec<Vec<Change>> {
@@ -55,6 +61,10 @@ impl RunLog for MemoryLog {
         }
         locked(&self.commits).push(changes);
         Ok(())
+    }
+
+    fn is_held(&self) -> bool {
+        !*locked(&self.lost)
     }
 }
 

@@ -1,11 +1,12 @@
 //! What the agent needs from outside, as traits with at least two real implementations each.
 
+use crate::tools::{Call, ToolError};
 use bytes::Bytes;
-use domain::RunStatus;
 use domain::action::Usage;
 use domain::change::Change;
 use domain::ids::{RunId, StepId, UserId};
 use domain::tool::ArtifactRef;
+use domain::{Effect, RunStatus, ToolResult};
 use serde_json::Value;
 use std::future::Future;
 use std::time::Duration;
@@ -233,6 +234,43 @@ pub trait Sandbox: Send + Sync + 'static {
     ) -> impl Future<Output = Result<SandboxOutput, SandboxError>> + Send;
 }
 
+/// Tools that run in another system. Implementations: counting tools of the fault tests, [`NoRemoteTools`].
+pub trait RemoteTools: Send + Sync + 'static {
+    /// As told to the model.
+    fn specs(&self) -> Vec<ToolSpec>;
+    /// The effect of a tool of this name; nothing when there is none.
+    fn effect_of(&self, tool_name: &str) -> Option<Effect>;
+    /// Calls it. The call's idempotency key and epoch go with the request, so that the other system can drop what it has
+    /// done already and refuse what comes from a worker that lost the run.
+    /// [`ToolError::Unknown`] when the request may have been carried out and no answer came.
+    fn call(
+        &self,
+        call: &Call<'_>,
+        cancel: &CancellationToken,
+    ) -> impl Future<Output = Result<ToolResult, ToolError>> + Send;
+}
+
+/// There are none.
+#[derive(Debug, Clone, Copy)]
+pub struct NoRemoteTools;
+
+impl RemoteTools for NoRemoteTools {
+    fn specs(&self) -> Vec<ToolSpec> {
+        vec![]
+    }
+
+    fn effect_of(&self, _: &str) -> Option<Effect> {
+        None
+    }
+
+    async fn call(&self, call: &Call<'_>, _: &CancellationToken) -> Result<ToolResult, ToolError> {
+        Ok(ToolResult::failed(
+            format!("Unknown tool: {}", call.tool_name),
+            0.0,
+        ))
+    }
+}
+
 /// Why a commit was refused or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
@@ -255,4 +293,7 @@ pub enum CommitError {
 /// Where a run's changes are written: one call, one transaction. Implementations: the authority, memory.
 pub trait RunLog: Send + Sync {
     fn commit(&self, changes: Vec<Change>) -> impl Future<Output = Result<(), CommitError>> + Send;
+    /// Whether the claim was confirmed recently enough that nobody else can have the run: asked right before anything
+    /// is begun outside. A process that was stopped for a while must not go on as if nothing had happened.
+    fn is_held(&self) -> bool;
 }

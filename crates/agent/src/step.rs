@@ -2,19 +2,20 @@
 
 use crate::conversation::{TURN_SYSTEM, messages};
 use crate::planner::TEMPERATURE;
-use crate::ports::{ModelRequest, Purpose};
+use crate::ports::{ModelRequest, Purpose, ToolSpec};
 use crate::snapshot::{Snapshot, StoredStep, assistant_message, step_id};
 use crate::supervisor::DueTool;
-use crate::tools::{effect_of, specs};
-use domain::ToolResult;
 use domain::change::{Change, NewStep};
+use domain::ids::{RunId, StepId};
 use domain::run::StepStatus;
+use domain::waiting::effect_unknown;
+use domain::{Effect, LogType, NewEvent, RunStatus, ToolResult};
 use serde_json::{Value, json};
 
 /// A turn asks for at most this many tokens.
 pub(crate) const TURN_MAX_TOKENS: u32 = 2048;
 
-pub(crate) fn turn_request(snapshot: &Snapshot, number: u32) -> ModelRequest {
+pub(crate) fn turn_request(snapshot: &Snapshot, number: u32, tools: Vec<ToolSpec>) -> ModelRequest {
     ModelRequest {
         run_id: snapshot.run_id,
         purpose: Purpose::Turn { number },
@@ -26,17 +27,16 @@ pub(crate) fn turn_request(snapshot: &Snapshot, number: u32) -> ModelRequest {
             .as_ref()
             .map(|plan| messages(snapshot, plan))
             .unwrap_or_default(),
-        tools: specs(),
+        tools,
         max_tokens: TURN_MAX_TOKENS,
         temperature: TEMPERATURE,
     }
 }
 
 /// Records the step as running, in memory and as the change to commit.
-pub(crate) fn start_step(snapshot: &mut Snapshot, due: &DueTool) -> Change {
+pub(crate) fn start_step(snapshot: &mut Snapshot, due: &DueTool, effect: Effect) -> Change {
     let id = step_id(snapshot.run_id, due.turn, due.action);
     let (tool_name, tool_input) = called(due);
-    let effect = effect_of(&tool_name, &tool_input);
     let status = StepStatus::Running;
     snapshot.steps.push(StoredStep {
         id,
@@ -60,6 +60,33 @@ pub(crate) fn start_step(snapshot: &mut Snapshot, due: &DueTool) -> Change {
 pub(crate) fn called(due: &DueTool) -> (String, Value) {
     let name = due.call.tool_name.clone().unwrap_or_default();
     (name, due.call.tool_input.clone().unwrap_or_else(|| json!({})))
+}
+
+/// The key of a step's call, as the store keeps it.
+pub(crate) fn idempotency_key(run_id: RunId, due: &DueTool) -> String {
+    format!("{run_id}:{}:{}", due.turn, due.action)
+}
+
+/// The run asks its user what became of a call.
+pub(crate) fn ask_outcome(step_id: StepId, due: &DueTool, reason: &str) -> Vec<Change> {
+    let (tool_name, tool_input) = called(due);
+    let waiting_for = effect_unknown(step_id, &tool_name, &tool_input, reason);
+    let metadata = json!({"event": "effect_unknown", "step_id": step_id, "tool_name": tool_name});
+    let text = format!("Outcome of {tool_name} unknown: {reason}. Say what became of it to go on");
+    vec![
+        Change::StepUnknown { step_id },
+        Change::Log(NewEvent::new(LogType::Warning, text, metadata)),
+        Change::Waiting(Some(waiting_for)),
+        Change::Status {
+            to: RunStatus::WaitingUser,
+            error: None,
+        },
+    ]
+}
+
+/// The result of a call that nobody will ask about.
+pub(crate) fn outcome_unknown(reason: &str) -> ToolResult {
+    ToolResult::failed(format!("Outcome unknown: {reason}"), 0.0)
 }
 
 /// The `message` tool leaves an assistant message.

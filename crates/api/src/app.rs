@@ -30,6 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 /// Serves until a signal or a fault; the exit code. Logging must be set up.
 pub async fn run(options: Options) -> u8 {
@@ -56,6 +57,8 @@ pub struct Server {
     pub internal: Option<SocketAddr>,
     shutdown: Shutdown,
     store: StorePreparation,
+    /// Fires when the Redis server cannot be used with these settings.
+    unfit: CancellationToken,
     grace: Duration,
 }
 
@@ -112,6 +115,25 @@ impl Parts {
             keys: ApiKeys::new(self.db.clone(), self.clock.clone(), self.ids.clone()),
             clock: self.clock.clone(),
         }
+    }
+
+    /// Asks in the background whether the Redis server is fit to hold a queue; an unfit one ends the process with 64.
+    fn vet_redis(&self, shutdown: &Shutdown) -> CancellationToken {
+        let unfit = CancellationToken::new();
+        if let Some(queue) = self.queue.clone() {
+            let (told, shutdown) = (unfit.clone(), shutdown.clone());
+            let soft = shutdown.soft();
+            let work = async move {
+                let faults = queue.vet_server().await;
+                if !faults.is_empty() {
+                    tracing::error!("invalid settings: {}", faults.join(", "));
+                    told.cancel();
+                    shutdown.begin();
+                }
+            };
+            tokio::spawn(soft.run_until_cancelled_owned(work));
+        }
+        unfit
     }
 
     fn spawn_background(&self, options: &Options, shutdown: &Shutdown) {
@@ -213,6 +235,7 @@ impl Server {
         Ok(Self {
             public: public_addr,
             internal: internal_addr,
+            unfit: parts.vet_redis(shutdown),
             shutdown: shutdown.clone(),
             store: StorePreparation {
                 db: parts.db,
@@ -237,7 +260,9 @@ impl Server {
         }
         let in_time = self.shutdown.drained(self.grace).await;
         tracing::info!(in_time, "stopped");
-        if self.shutdown.crashed().is_some() {
+        if self.unfit.is_cancelled() {
+            exit::SETTINGS
+        } else if self.shutdown.crashed().is_some() {
             exit::INTERNAL
         } else {
             exit::OK

@@ -52,6 +52,11 @@ impl Fields {
         self.values.remove(name).filter(|value| !value.is_null())
     }
 
+    /// No fault so far.
+    pub fn is_sound(&self) -> bool {
+        self.faults.is_empty()
+    }
+
     /// Notes a fault of one field.
     pub fn fault(&mut self, name: &str, kind: &'static str, msg: impl Into<String>) {
         let loc = vec![self.place.to_owned(), name.to_owned()];
@@ -88,6 +93,15 @@ impl Fields {
         }
         self.fault(name, "missing", "Field required");
         String::new()
+    }
+
+    /// Any JSON; the text in it must be sound.
+    pub fn value(&mut self, name: &str) -> Option<Value> {
+        let value = self.take(name)?;
+        if value.to_string().contains("\\u0000") {
+            self.fault(name, "value_error", "Text must not contain U+0000");
+        }
+        Some(value)
     }
 
     pub fn flag(&mut self, name: &str) -> Option<bool> {

@@ -5,7 +5,7 @@
 //! `not_configured` when this process has no such settings.
 
 use crate::config::NeighbourOptions;
-use queue::Queue;
+use queue::{Glance, Queue};
 use runs::Db;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -54,6 +54,8 @@ pub struct Checks {
     pub redis: Check,
     pub s3: Check,
     pub model: Check,
+    /// Nothing while Redis does not tell.
+    pub glance: Option<Glance>,
     at: Instant,
 }
 
@@ -99,7 +101,8 @@ impl Probes {
     }
 
     async fn round(&self) -> Checks {
-        let (postgres, redis, s3) = tokio::join!(self.postgres(), self.redis(), self.s3());
+        let (postgres, redis, s3, glance) =
+            tokio::join!(self.postgres(), self.redis(), self.s3(), self.glance());
         let model = if self.model_configured {
             Check::Ok
         } else {
@@ -110,6 +113,7 @@ impl Probes {
             redis,
             s3,
             model,
+            glance,
             at: Instant::now(),
         }
     }
@@ -126,6 +130,11 @@ impl Probes {
             return Check::NotConfigured;
         };
         Check::of(matches!(timeout(CHECK_TIMEOUT, queue.ping()).await, Ok(Ok(()))))
+    }
+
+    async fn glance(&self) -> Option<Glance> {
+        let looked = timeout(CHECK_TIMEOUT, self.queue.as_ref()?.glance()).await;
+        looked.ok()?.ok()
     }
 
     async fn s3(&self) -> Check {
@@ -208,6 +217,7 @@ impl Health {
                 "s3": word(|checks| checks.s3),
                 "model": word(|checks| checks.model),
             },
+            "queue": checks.as_ref().and_then(|checks| checks.glance.as_ref()).map(Glance::to_json),
         });
         if self.stopping() {
             body["reason"] = json!("shutting_down");

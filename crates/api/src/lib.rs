@@ -10,6 +10,7 @@
 //! | `delivery` | what follows a commit |
 //! | [`stream`] | live streams |
 //! | `health` | readiness |
+//! | `waiting` | why a run in line waits |
 //!
 //! Invariants: every answer of 4xx or 5xx has the one documented shape; a run of somebody else is an unknown one; what
 //! an answer tells is committed; Redis being away delays an answer by a quarter of a second at most and fails none.
@@ -31,6 +32,7 @@ pub mod routes;
 pub mod startup;
 pub mod state;
 pub mod stream;
+pub mod waiting;
 
 pub use app::{Server, run};
 pub use config::{Cli, Command, Options};

@@ -27,6 +27,10 @@ async fn dispatch(cli: Cli) -> std::io::Result<u8> {
     match cli.command {
         None => {
             bootstrap::telemetry::init(cli.options.log_filter());
+            if let Err(fault) = domain::breakage::choose_from_environment() {
+                tracing::error!(fault, "api cannot start");
+                return Ok(exit::SETTINGS);
+            }
             Ok(api::run(cli.options).await)
         }
         Some(Command::Migrate { create_database }) => api::migrate(&cli.options.db, create_database).await,

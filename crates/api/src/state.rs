@@ -10,6 +10,7 @@ use crate::stream::{Pace, Tails};
 use domain::run::Origin;
 use domain::{Clock, Ids, RunId};
 use runs::{Orchestration, Reader, RunHead};
+use serde_json::Value;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -56,6 +57,13 @@ impl App {
         } else {
             Err(Problem::run_not_found())
         }
+    }
+
+    /// The `run` object with why it waits; 404 when there is none.
+    pub async fn shown_run(&self, run: RunId) -> Result<Value, Problem> {
+        let mut row = self.reader.run(run).await?.ok_or_else(Problem::run_not_found)?;
+        crate::waiting::refine(self, std::slice::from_mut(&mut row)).await;
+        Ok(row)
     }
 
     /// Writing actions are refused while another authority writes.

@@ -11,6 +11,8 @@
 //! | `StepStarted` | `agent_steps` (running) | `info` with `event` = `tool_call` |
 //! | `StepRestarted` | `agent_steps.retry_count` + 1 | none: the call is already in the log |
 //! | `StepSettled` | `agent_steps`, counters, `agent_artifacts` | `tool_success` or `tool_error`, then `output` per artifact |
+//! | `StepReset` | `agent_steps` -> pending: nothing has happened, it may begin (again) | none |
+//! | `StepUnknown` | `agent_steps.metadata.outcome` = `unknown` | none; the caller logs why |
 //! | `CancelRunningSteps` | every running step -> cancelled | `tool_error` `Cancelled` per step |
 //! | `PhaseAdvanced` | `agent_runs.current_phase` | `phase_advance` |
 //! | `Waiting` | `agent_runs.waiting_for` | none |
@@ -116,6 +118,14 @@ pub enum Change {
         result: ToolResult,
         duration_ms: i64,
     },
+    /// The step has had no effect, or may have it again: a later start asks nobody.
+    StepReset {
+        step_id: StepId,
+    },
+    /// Whether the call of a running step took effect is not known; only its user can say.
+    StepUnknown {
+        step_id: StepId,
+    },
     CancelRunningSteps,
     PhaseAdvanced {
         from: u32,
@@ -133,6 +143,8 @@ impl Change {
             | Self::TurnStored { .. }
             | Self::MessageAdded(_)
             | Self::StepSettled { .. }
+            | Self::StepReset { .. }
+            | Self::StepUnknown { .. }
             | Self::PhaseAdvanced { .. } => true,
             Self::Status { .. }
             | Self::PlanStored { .. }

@@ -1,7 +1,9 @@
 //! What may be asked of a run. Users' commands come from the API, workers' carry the epoch of their claim.
 
 use crate::change::Change;
-use crate::ids::{JobId, MessageId, WorkerId};
+use crate::ids::{JobId, MessageId, StepId, WorkerId};
+use crate::waiting::RetryCause;
+use serde_json::Value;
 
 /// A command to one existing run. Creation is its own path, because there is no state to decide on.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,6 +17,12 @@ pub enum Command {
     /// Go on after `waiting_user` or `paused`, under a new job id.
     Resume {
         user_input: Option<(MessageId, String)>,
+        job_id: JobId,
+    },
+    /// Say what became of a tool call whose outcome is unknown, and go on under a new job id.
+    SettleEffect {
+        step_id: StepId,
+        verdict: Verdict,
         job_id: JobId,
     },
     /// A worker takes the run; raises the epoch.
@@ -33,7 +41,11 @@ pub enum Release {
     /// Shutdown: front of the line, attempt not used.
     HandBack,
     /// Transient failure: another attempt after this many milliseconds.
-    Retry { after_ms: i64, error: String },
+    Retry {
+        after_ms: i64,
+        error: String,
+        cause: RetryCause,
+    },
     /// The run waits, is paused or has ended; only the lease goes.
     Done,
 }
@@ -49,4 +61,41 @@ pub enum Expiry {
     MaxAttempts,
     /// The job's workers died too often in a row.
     Poison,
+}
+
+/// What a tool call of unknown outcome is taken for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Verdict {
+    pub decision: EffectDecision,
+    /// The result of a call that was done, for the model.
+    pub output: Option<Value>,
+    /// Why, for the log.
+    pub note: Option<String>,
+}
+
+/// The three ways on from an unknown outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EffectDecision {
+    /// It took effect: the step is settled as completed.
+    Done,
+    /// It did not: the step is settled as failed, the model decides what next.
+    NotDone,
+    /// Call it again, with the same idempotency key.
+    Retry,
+}
+
+impl EffectDecision {
+    pub const ALL: [Self; 3] = [Self::Done, Self::NotDone, Self::Retry];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::NotDone => "not_done",
+            Self::Retry => "retry",
+        }
+    }
+
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|decision| decision.as_str() == name)
+    }
 }

@@ -2,11 +2,13 @@
 //! or to a rejection. Pure; called by the authority under the run row's lock.
 
 use crate::change::{Change, NewMessage, RunError};
-use crate::command::{Command, Expiry, Release};
+use crate::command::{Command, EffectDecision, Expiry, Release, Verdict};
 use crate::event::NewEvent;
-use crate::ids::{JobId, MessageId, WorkerId};
-use crate::run::{Origin, RunState};
+use crate::ids::{JobId, MessageId, StepId, WorkerId};
+use crate::run::{Origin, RunState, StepStatus};
 use crate::status::RunStatus;
+use crate::tool::ToolResult;
+use crate::waiting::RetryCause;
 use serde_json::json;
 
 /// What becomes of the run's queue entry.
@@ -32,6 +34,7 @@ pub enum LeaseIntent {
     DropForRetry {
         after_ms: i64,
         error: String,
+        cause: RetryCause,
     },
 }
 
@@ -77,6 +80,11 @@ pub enum Rejection {
     Paused,
     #[error("the run waits for its user")]
     WaitsForUser,
+    /// A tool call's outcome must be told first.
+    #[error("the outcome of step {0} is unknown")]
+    EffectUnknown(StepId),
+    #[error("the outcome of step {0} is not in question")]
+    NotUnknown(StepId),
     #[error("the run is held by worker {0}")]
     Held(WorkerId),
     #[error("the run is not driven by our workers")]
@@ -92,6 +100,11 @@ pub fn decide(run: &RunState, command: Command) -> Result<Decision, Rejection> {
         Command::Stop => stop(run),
         Command::Pause => pause(run),
         Command::Resume { user_input, job_id } => resume(run, user_input, job_id),
+        Command::SettleEffect {
+            step_id,
+            verdict,
+            job_id,
+        } => settle_effect(run, step_id, verdict, job_id),
         Command::Claim { worker, job_id } => claim(run, worker, job_id),
         Command::Progress(changes) => progress(run, changes),
         Command::Release(release) => Ok(release_lease(run, release)),
@@ -174,6 +187,9 @@ fn resume(
             status: run.status,
         });
     }
+    if let Some(step_id) = run.unknown_step {
+        return Err(Rejection::EffectUnknown(step_id));
+    }
     let mut changes = Vec::with_capacity(3);
     if let Some((id, content)) = user_input {
         changes.push(Change::MessageAdded(NewMessage {
@@ -186,6 +202,50 @@ fn resume(
     }
     changes.push(Change::Waiting(None));
     changes.push(status(RunStatus::Executing));
+    Ok(Decision::of(changes).job(JobIntent::Enqueue(job_id)))
+}
+
+fn settle_effect(
+    run: &RunState,
+    step_id: StepId,
+    verdict: Verdict,
+    job_id: JobId,
+) -> Result<Decision, Rejection> {
+    if run.status != RunStatus::WaitingUser || run.unknown_step != Some(step_id) {
+        return Err(Rejection::NotUnknown(step_id));
+    }
+    let Verdict {
+        decision,
+        output,
+        note,
+    } = verdict;
+    let metadata =
+        json!({"event": "effect_settled", "step_id": step_id, "decision": decision.as_str(), "note": note});
+    let text = format!("Outcome told by the user: {}", decision.as_str());
+    let settled = |status, result| Change::StepSettled {
+        step_id,
+        status,
+        result,
+        // When it ended is not known either.
+        duration_ms: 0,
+    };
+    let step = match decision {
+        EffectDecision::Done => {
+            let output = output.unwrap_or_else(|| json!({}));
+            settled(StepStatus::Completed, ToolResult::ok(output, 0.0))
+        }
+        EffectDecision::NotDone => settled(
+            StepStatus::Failed,
+            ToolResult::failed("Not carried out: the worker was lost", 0.0),
+        ),
+        EffectDecision::Retry => Change::StepReset { step_id },
+    };
+    let changes = vec![
+        Change::Log(NewEvent::new(crate::event::LogType::Info, text, metadata)),
+        step,
+        Change::Waiting(None),
+        status(RunStatus::Executing),
+    ];
     Ok(Decision::of(changes).job(JobIntent::Enqueue(job_id)))
 }
 
@@ -260,12 +320,27 @@ fn release_lease(run: &RunState, release: Release) -> Decision {
             };
             Decision::of(vec![]).job(job).lease(LeaseIntent::Drop)
         }
-        Release::Retry { after_ms, error } => {
+        Release::Retry {
+            after_ms,
+            error,
+            cause,
+        } => {
             let metadata =
                 json!({"event": "retry", "after_ms": after_ms, "retry_count": run.retry_count + 1});
             let note = NewEvent::warning(format!("Attempt failed, will retry: {error}"), metadata);
-            Decision::of(vec![Change::Log(note)]).lease(LeaseIntent::DropForRetry { after_ms, error })
+            Decision::of(vec![Change::Log(note)]).lease(LeaseIntent::DropForRetry {
+                after_ms,
+                error,
+                cause,
+            })
         }
+    }
+}
+
+fn every_attempt_failed(run: &RunState) -> String {
+    match &run.last_error {
+        Some(error) => format!("Every attempt failed: {error}"),
+        None => "Every attempt failed".to_owned(),
     }
 }
 
@@ -284,7 +359,7 @@ fn expire(run: &RunState, expiry: Expiry) -> Result<Decision, Rejection> {
         ),
         Expiry::MaxAttempts => (
             RunStatus::Failed,
-            RunError::new("max_attempts", "Every attempt failed"),
+            RunError::new("max_attempts", every_attempt_failed(run)),
         ),
         Expiry::Poison => (
             RunStatus::Failed,
@@ -330,6 +405,8 @@ mod tests {
             max_retries: 3,
             crash_count: 0,
             cancel_requested: false,
+            unknown_step: None,
+            last_error: None,
         }
     }
 
@@ -382,6 +459,11 @@ mod tests {
                     user_input: Some((MessageId(Uuid::nil()), "x".into())),
                     job_id: job(),
                 },
+                Command::SettleEffect {
+                    step_id: StepId(Uuid::nil()),
+                    verdict: verdict(EffectDecision::Done),
+                    job_id: job(),
+                },
                 Command::Claim {
                     worker: "w".into(),
                     job_id: job(),
@@ -391,6 +473,7 @@ mod tests {
                 Command::Release(Release::Retry {
                     after_ms: 5,
                     error: "e".into(),
+                    cause: RetryCause::Failure,
                 }),
                 Command::Expire(Expiry::RunDeadline),
                 Command::Expire(Expiry::WaitingForUser),
@@ -403,6 +486,65 @@ mod tests {
                 }
             }
         }
+    }
+
+    fn verdict(decision: EffectDecision) -> Verdict {
+        Verdict {
+            decision,
+            output: None,
+            note: None,
+        }
+    }
+
+    #[test]
+    fn an_unknown_effect_is_settled_by_its_step_alone_and_stands_in_the_way_of_a_resume() {
+        let step_id = StepId(Uuid::from_u128(3));
+        let waiting = RunState {
+            unknown_step: Some(step_id),
+            ..run(RunStatus::WaitingUser)
+        };
+        let settle = |step_id, decision| Command::SettleEffect {
+            step_id,
+            verdict: verdict(decision),
+            job_id: job(),
+        };
+        for decision in EffectDecision::ALL {
+            let settled = decide(&waiting, settle(step_id, decision)).unwrap();
+            assert_eq!(settled.job, JobIntent::Enqueue(job()));
+            assert_eq!(end_status(RunStatus::WaitingUser, &settled), RunStatus::Executing);
+            let again = settled
+                .changes
+                .iter()
+                .any(|change| matches!(change, Change::StepReset { .. }));
+            assert_eq!(again, decision == EffectDecision::Retry);
+        }
+        let other = StepId(Uuid::from_u128(4));
+        let refused = decide(&waiting, settle(other, EffectDecision::Done));
+        assert_eq!(refused, Err(Rejection::NotUnknown(other)));
+        let refused = decide(
+            &run(RunStatus::WaitingUser),
+            settle(step_id, EffectDecision::Done),
+        );
+        assert_eq!(refused, Err(Rejection::NotUnknown(step_id)));
+        let resume = Command::Resume {
+            user_input: None,
+            job_id: job(),
+        };
+        assert_eq!(decide(&waiting, resume), Err(Rejection::EffectUnknown(step_id)));
+    }
+
+    #[test]
+    fn the_last_error_is_told_when_every_attempt_has_failed() {
+        let failed = RunState {
+            last_error: Some("model call failed: overloaded".to_owned()),
+            ..run(RunStatus::Executing)
+        };
+        let decision = decide(&failed, Command::Expire(Expiry::MaxAttempts)).unwrap();
+        let told = decision.changes.iter().any(|change| {
+            matches!(change, Change::Status { error: Some(error), .. }
+                if error.message == "Every attempt failed: model call failed: overloaded")
+        });
+        assert!(told, "{decision:?}");
     }
 
     #[test]

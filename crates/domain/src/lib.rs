@@ -11,6 +11,7 @@
 //! - Time and ids come from [`clock::Clock`] and [`clock::Ids`], so that a scripted run replays byte for byte.
 
 pub mod action;
+pub mod breakage;
 pub mod canonical;
 pub mod change;
 pub mod clock;
@@ -24,12 +25,13 @@ pub mod run;
 pub mod runtime_event;
 pub mod status;
 pub mod tool;
+pub mod waiting;
 pub mod wire;
 
 pub use action::{Action, ActionKind, Turn, Usage};
 pub use change::Change;
 pub use clock::{Clock, Ids, ManualClock, SystemClock, SystemIds};
-pub use command::Command;
+pub use command::{Command, EffectDecision, Verdict};
 pub use decide::{Decision, JobIntent, Rejection, decide};
 pub use event::{Event, LogType, NewEvent};
 pub use ids::{JobId, MessageId, RunId, StepId, UserId, WorkerId};

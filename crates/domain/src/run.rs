@@ -1,6 +1,6 @@
 //! What the state machine needs to know of a run, and the words for steps.
 
-use crate::ids::{JobId, RunId, UserId, WorkerId};
+use crate::ids::{JobId, RunId, StepId, UserId, WorkerId};
 use crate::status::RunStatus;
 use serde::{Deserialize, Serialize};
 
@@ -98,6 +98,10 @@ pub struct RunState {
     /// Claims in a row that ended without a settled step or a counted failure: lost workers.
     pub crash_count: u32,
     pub cancel_requested: bool,
+    /// The tool call whose outcome its user has to tell.
+    pub unknown_step: Option<StepId>,
+    /// Why the last attempt failed.
+    pub last_error: Option<String>,
 }
 
 /// Progress in percent: current of total phases, at most 99 before the end, 0 without a plan.

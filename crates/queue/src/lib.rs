@@ -9,6 +9,7 @@
 //! - No call hangs while Redis is away, and none is repeated behind our back.
 
 mod bus;
+mod census;
 mod connection;
 mod consumer;
 mod dead_letters;
@@ -16,6 +17,8 @@ mod delivery;
 mod endpoint;
 mod error;
 mod foreign;
+mod intake;
+mod glance;
 mod keys;
 mod live;
 mod maintenance;
@@ -27,18 +30,22 @@ mod reply;
 mod script;
 mod server_report;
 mod store;
+mod supervision;
 mod tls;
 
 pub use bus::Signal;
+pub use census::{Census, Element, Fault, HeldLease};
 pub use consumer::{Consumer, ConsumerOptions, MAX_CLAIM, POLL_INTERVAL};
 pub use dead_letters::DeadLetter;
 pub use delivery::{BuryReason, Delivery, Settled, ack_all};
 pub use error::{QueueError, RedisFault};
+pub use glance::Glance;
+pub use intake::Intake;
 pub use keys::{ListName, log_channel};
 pub use live::{Control, ControlSignal, LiveBus, LiveSubscription};
 pub use maintenance::{AUDIT_INTERVAL, Maintenance, SWEEP_INTERVAL, Swept};
 pub use options::{RedisOptions, SettingFaults};
 pub use queue::{Depths, Queue};
-pub use rebuild::{Entry, Page};
+pub use rebuild::{Entry, Page, Waiting};
 pub use renewer::{HeldClaim, Renewal, Renewer};
 pub use server_report::ServerReport;

@@ -2,6 +2,7 @@
 
 use crate::app::{App, StartError};
 use crate::config::Options;
+use crate::counting::AnyRemote;
 use crate::figures;
 use crate::health::Checks;
 use crate::held::HeldRuns;
@@ -12,7 +13,7 @@ use crate::log::with_sources;
 use crate::model::WithRetries;
 use crate::obey::Obey;
 use crate::sandbox::AnySandbox;
-use crate::upkeep::Upkeep;
+use crate::upkeep::{Healing, Upkeep};
 use crate::workspace::Workspaces;
 use bootstrap::Shutdown;
 use bootstrap::http::bind;
@@ -133,12 +134,14 @@ impl Parts {
             model: self.model.clone(),
             workspaces: self.workspaces.clone(),
             sandbox,
+            remote: AnyRemote::from_url(self.options.agent.agent_counting_tools_url.as_deref()),
             clock: self.clock.clone(),
             rules: JobRules {
                 lease: self.options.worker.lease(),
                 max_crashes: self.options.worker.worker_max_crashes,
                 backoff: self.options.worker.backoff(),
                 limits: self.options.agent.limits(),
+                on_unknown: self.options.agent.on_unknown(),
             },
         }
     }
@@ -153,6 +156,7 @@ impl Parts {
             clock: self.clock.clone(),
             ids: self.ids.clone(),
             waiting_timeout: Duration::from_secs(self.options.agent.agent_waiting_timeout_seconds),
+            healing: Healing::new(&self.queue),
         }
     }
 

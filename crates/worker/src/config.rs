@@ -1,10 +1,12 @@
 //! Settings of `agent-worker`.
 
 use crate::backoff::Backoff;
+use crate::counting::CountingTools;
 use crate::log::with_sources;
 use crate::model::{ModelOptions, SetupError};
 use crate::sandbox::SandboxOptions;
 use crate::workspace::S3Options;
+use agent::driver::OnUnknown;
 use agent::supervisor::Limits;
 use bootstrap::{Faults, Validate};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -118,12 +120,41 @@ pub struct AgentOptions {
     /// Failing steps in a row.
     #[arg(long, env = "AGENT_MAX_CONSECUTIVE_FAILURES", default_value_t = 5)]
     pub agent_max_consecutive_failures: u32,
+    /// A tool call that must not be repeated and whose worker was lost: ask the user, or tell the model [ask, tell_model].
+    #[arg(long, env = "AGENT_ON_UNKNOWN", default_value = "ask")]
+    pub agent_on_unknown: OnUnknownChoice,
+    /// Counting tools of the fault tests: a loopback address they are called at.
+    #[arg(long, env = "AGENT_COUNTING_TOOLS_URL", hide = true)]
+    pub agent_counting_tools_url: Option<String>,
     /// Charge settled steps to the users' balances.
     #[arg(long, env = "CREDITS_ENFORCED", default_value_t = false, action = clap::ArgAction::Set)]
     pub credits_enforced: bool,
 }
 
+/// `AGENT_ON_UNKNOWN`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum OnUnknownChoice {
+    Ask,
+    TellModel,
+}
+
 impl AgentOptions {
+    pub const fn on_unknown(&self) -> OnUnknown {
+        match self.agent_on_unknown {
+            OnUnknownChoice::Ask => OnUnknown::Ask,
+            OnUnknownChoice::TellModel => OnUnknown::TellModel,
+        }
+    }
+
+    fn faults(&self) -> Faults {
+        let mut faults = Faults::default();
+        if let Some(Err(fault)) = self.agent_counting_tools_url.as_deref().map(CountingTools::at) {
+            faults.invalid(format!("AGENT_COUNTING_TOOLS_URL: {fault}"));
+        }
+        faults
+    }
+
     pub fn limits(&self) -> Limits {
         Limits {
             max_turns: self.agent_max_iterations,
@@ -180,6 +211,7 @@ impl Validate for Options {
             .merge(redis)
             .merge(model_faults(&self.model))
             .merge(self.worker.faults())
+            .merge(self.agent.faults())
     }
 }
 

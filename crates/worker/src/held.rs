@@ -4,8 +4,11 @@ use domain::ids::RunId;
 use queue::HeldClaim;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
+
+/// A lease is given up this long before it would run out: time to end the running step before another may own the run.
+pub const LEASE_MARGIN: Duration = Duration::from_millis(1500);
 
 /// One held run.
 #[derive(Debug, Clone)]
@@ -98,6 +101,13 @@ impl HeldRuns {
     /// Ends a run's pending model call, when it is held here.
     pub fn pause(&self, run_id: RunId) {
         self.update(run_id, |hold| hold.pause.cancel());
+    }
+
+    /// Whether a store has confirmed the lease recently enough that it cannot have run out.
+    pub fn is_confirmed(&self, run_id: RunId, lease: Duration) -> bool {
+        let runs = self.locked();
+        runs.get(&run_id)
+            .is_some_and(|hold| hold.confirmed.elapsed() < lease.saturating_sub(LEASE_MARGIN))
     }
 
     pub fn all(&self) -> Vec<(RunId, Hold)> {

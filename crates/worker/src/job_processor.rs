@@ -10,17 +10,19 @@ use crate::sandbox::AnySandbox;
 use crate::settle::Settle;
 use crate::snapshot::to_snapshot;
 use crate::workspace::Workspaces;
-use agent::driver::{Driver, Outcome};
+use crate::counting::AnyRemote;
+use agent::driver::{Driver, OnUnknown, Outcome};
 use agent::ports::Model as _;
 use agent::supervisor::Limits;
 use agent::tools::Router;
 use domain::command::Expiry;
 use domain::decide::Rejection;
 use domain::ids::WorkerId;
+use domain::waiting::RetryCause;
 use domain::{Clock, RunId};
 use queue::{BuryReason, Delivery, Queue};
 use runs::{Claimed, CommandError, Orchestration, Restore};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -41,6 +43,7 @@ pub struct JobProcessor {
     pub model: WithRetries,
     pub workspaces: Workspaces,
     pub sandbox: AnySandbox,
+    pub remote: AnyRemote,
     pub clock: Arc<dyn Clock>,
     pub rules: JobRules,
 }
@@ -52,6 +55,7 @@ pub struct JobRules {
     pub max_crashes: u32,
     pub backoff: crate::backoff::Backoff,
     pub limits: Limits,
+    pub on_unknown: OnUnknown,
 }
 
 impl JobProcessor {
@@ -65,6 +69,7 @@ impl JobProcessor {
             return self.settle().drop_entry(delivery).await;
         };
         let begun = Instant::now();
+        crate::figures::count_delivery(&delivery);
         metrics::gauge!("agent_jobs_in_progress").increment(1.0);
         let in_progress = InProgress;
         let status = self
@@ -186,6 +191,7 @@ impl JobProcessor {
             Err(error) => {
                 return Outcome::Retry {
                     error: with_sources(&error),
+                    cause: RetryCause::Failure,
                     retry_after: None,
                 };
             }
@@ -196,6 +202,7 @@ impl JobProcessor {
             held: &self.held,
             run_id,
             epoch: claimed.epoch,
+            lease: self.rules.lease,
         };
         if snapshot.plan.is_none() && snapshot.attempt == 1 {
             self.say_model(&log).await;
@@ -206,10 +213,14 @@ impl JobProcessor {
             tools: Router {
                 workspace: &workspace,
                 sandbox: &self.sandbox,
+                remote: &self.remote,
             },
             log: &log,
             clock: self.clock.as_ref(),
             limits: self.rules.limits,
+            on_unknown: self.rules.on_unknown,
+            epoch: claimed.epoch,
+            withheld: Mutex::default(),
             soft: tokens.soft.clone(),
             pause: tokens.pause.clone(),
             cancel: tokens.cancel.clone(),

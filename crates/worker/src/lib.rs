@@ -2,12 +2,12 @@
 //!
 //! | module | owns |
 //! | --- | --- |
-//! | [`intake`] | permit, claim, task |
+//! | [`intake`], [`watchdog`] | permit, claim, task; ending when none of it moves |
 //! | [`job_processor`], [`settle`] | one job from claim to settlement |
 //! | [`log`] | the agent's run log over the authority, fenced by the claim's epoch |
 //! | [`lease`], [`held`], [`obey`] | renewal from a thread of its own, cancellation of what is lost or stopped |
-//! | [`upkeep`] | sweeps, outbox relay, reconciler, time limits |
-//! | [`model`], [`workspace`], [`sandbox`] | adapters of the agent's ports |
+//! | [`upkeep`], [`reconcile`] | sweeps, outbox relay, reconciler, time limits |
+//! | [`model`], [`workspace`], [`sandbox`], [`counting`] | adapters of the agent's ports |
 //! | [`health`], [`check`] | what operators and probes ask |
 //! | [`config`], [`app`] | settings; build, run, drain |
 
@@ -16,6 +16,7 @@ pub mod backoff;
 mod build;
 pub mod check;
 pub mod config;
+pub mod counting;
 pub mod figures;
 pub mod health;
 pub mod held;
@@ -25,8 +26,11 @@ pub mod lease;
 pub mod log;
 pub mod model;
 pub mod obey;
+pub mod reconcile;
 pub mod sandbox;
 pub mod settle;
 pub mod snapshot;
 pub mod upkeep;
+pub mod vet;
+pub mod watchdog;
 pub mod workspace;

@@ -3,6 +3,7 @@
 use crate::figures;
 use crate::held::HeldRuns;
 use agent::ports::{CommitError, RunLog};
+use domain::breakage::{self, Breakage};
 use domain::change::Change;
 use domain::decide::Rejection;
 use domain::ids::RunId;
@@ -10,6 +11,7 @@ use domain::{Event, RunStatus};
 use queue::Queue;
 use runs::{CommandError, Committed, Orchestration};
 use std::error::Error as _;
+use std::time::Duration;
 
 /// Writes one run's changes with the epoch of one claim.
 #[derive(Debug)]
@@ -19,6 +21,8 @@ pub struct FencedLog<'a> {
     pub held: &'a HeldRuns,
     pub run_id: RunId,
     pub epoch: i64,
+    /// Length of a lease.
+    pub lease: Duration,
 }
 
 impl RunLog for FencedLog<'_> {
@@ -38,6 +42,10 @@ impl RunLog for FencedLog<'_> {
         figures::count_tools(&events);
         publish(self.queue, &events).await;
         Ok(())
+    }
+
+    fn is_held(&self) -> bool {
+        breakage::is(Breakage::NoFencing) || self.held.is_confirmed(self.run_id, self.lease)
     }
 }
 

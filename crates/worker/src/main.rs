@@ -3,7 +3,11 @@
 use bootstrap::settings::{exit, parse};
 use bootstrap::telemetry;
 use std::process::ExitCode;
+use std::time::Duration;
 use worker::config::{Cli, Command};
+
+/// For tasks that outlive the drain.
+const LAST_LIMIT: Duration = Duration::from_millis(200);
 
 fn main() -> ExitCode {
     telemetry::crypto();
@@ -19,16 +23,22 @@ fn main() -> ExitCode {
             return ExitCode::from(exit::INTERNAL);
         }
     };
-    let code = runtime.block_on(async move {
-        match cli.command {
-            Some(Command::Check { what }) => u8::from(!worker::check::run(&cli.options, &what).await),
-            None => {
-                telemetry::init(&cli.options.worker.log_level);
-                // The recorder first: a metric touched before it is lost.
-                drop(telemetry::metrics());
-                worker::app::run(cli.options).await
-            }
-        }
-    });
+    let code = runtime.block_on(dispatch(cli));
+    // What still hangs in a store or a resolver does not keep the process.
+    runtime.shutdown_timeout(LAST_LIMIT);
     ExitCode::from(code)
+}
+
+async fn dispatch(cli: Cli) -> u8 {
+    if let Some(Command::Check { what }) = cli.command {
+        return u8::from(!worker::check::run(&cli.options, &what).await);
+    }
+    telemetry::init(&cli.options.worker.log_level);
+    // The recorder first: a metric touched before it is lost.
+    drop(telemetry::metrics());
+    if let Err(fault) = domain::breakage::choose_from_environment() {
+        tracing::error!(fault, "worker cannot start");
+        return exit::SETTINGS;
+    }
+    worker::app::run(cli.options).await
 }

@@ -6,6 +6,7 @@ use crate::log::{publish, with_sources};
 use agent::driver::Outcome;
 use domain::command::{Expiry, Release};
 use domain::ids::RunId;
+use domain::waiting::RetryCause;
 use queue::{BuryReason, Delivery, Queue, QueueError, Settled};
 use runs::{CommandError, Committed, Orchestration};
 use std::time::{Duration, Instant};
@@ -13,6 +14,13 @@ use std::time::{Duration, Instant};
 /// How long a release is tried while Postgres is away. After that the leases run out and the run is taken over.
 const RELEASE_PATIENCE: Duration = Duration::from_mins(1);
 const RELEASE_PAUSE: Duration = Duration::from_millis(500);
+
+/// Why an attempt failed, and when the next one may come.
+struct Failure {
+    error: String,
+    cause: RetryCause,
+    retry_after: Option<Duration>,
+}
 
 /// Settles jobs; the returned word is the `status` label of `agent_jobs_processed_total`.
 #[derive(Debug)]
@@ -54,7 +62,18 @@ impl Settle<'_> {
                 metrics::counter!("agent_jobs_failed_total").increment(1);
                 self.bury(delivery, BuryReason::PermanentError, &error).await
             }
-            Outcome::Retry { error, retry_after } => self.retry(delivery, epoch, &error, retry_after).await,
+            Outcome::Retry {
+                error,
+                cause,
+                retry_after,
+            } => {
+                let failure = Failure {
+                    error,
+                    cause,
+                    retry_after,
+                };
+                self.retry(delivery, epoch, failure).await
+            }
         }
     }
 
@@ -62,21 +81,26 @@ impl Settle<'_> {
         &self,
         mut delivery: Delivery,
         epoch: i64,
-        error: &str,
-        retry_after: Option<Duration>,
+        failure: Failure,
     ) -> &'static str {
         let run_id = delivery.job.run_id;
+        let Failure {
+            error,
+            cause,
+            retry_after,
+        } = failure;
         let Some(state) = self.state(run_id, epoch).await else {
             return "lost";
         };
         if state.0 >= state.1 {
-            return self.expire(delivery, Expiry::MaxAttempts, error).await;
+            return self.expire(delivery, Expiry::MaxAttempts, &error).await;
         }
         let after = self.backoff.delay(state.0 + 1, retry_after, &mut rand::rng());
         tracing::warn!(run_id = %run_id, error, after_ms = after.as_millis() as u64, "attempt failed, will retry");
         let release = Release::Retry {
             after_ms: after.as_millis() as i64,
-            error: error.to_owned(),
+            error: error.clone(),
+            cause,
         };
         let Some(committed) = self.release(run_id, epoch, release).await else {
             return "lost";
@@ -85,7 +109,7 @@ impl Settle<'_> {
         delivery.job.retry_count = state.0;
         delivery.job.attempt = state.0 + 1;
         if committed.retry_job.is_some() {
-            report(run_id, delivery.retry(after, error).await);
+            report(run_id, delivery.retry(after, &error).await);
         }
         "retried"
     }
@@ -107,7 +131,9 @@ impl Settle<'_> {
             BuryReason::MaxAttempts
         };
         if let Some(committed) = self
-            .patiently(run_id, || self.orchestration.expire(run_id, expiry))
+            .patiently(run_id, || {
+                self.orchestration.expire_because(run_id, expiry, Some(error))
+            })
             .await
         {
             publish(self.queue, &committed.events).await;

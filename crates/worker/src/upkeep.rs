@@ -2,13 +2,17 @@
 //! not do; doing it twice changes nothing.
 
 use crate::log::{publish, with_sources};
+use domain::breakage::{self, Breakage};
 use domain::command::Expiry;
 use domain::ids::WorkerId;
-use domain::{Clock, Ids, Job};
+use crate::reconcile::{ReconcileError, Reconciler};
+use domain::{Clock, Ids};
 use queue::{AUDIT_INTERVAL, Maintenance, Queue, QueueError, SWEEP_INTERVAL};
-use runs::{CommandError, LiveRun, Orchestration, Outbox, StoreError, Sweep};
+use runs::{CommandError, Orchestration, Outbox, StoreError, Sweep};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::Mutex;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +23,10 @@ const RELAY_BATCH: u32 = 500;
 /// How often runs and lists are compared; a change of Redis' identity is looked for every second.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(10);
 const IDENTITY_INTERVAL: Duration = Duration::from_secs(1);
-const RECONCILE_PAGE: u32 = 1000;
+/// Of all workers one makes the regular pass in this time.
+const RECONCILE_TURN: Duration = Duration::from_secs(9);
+/// A pass over a long queue is followed by a pause this many times as long.
+const RECONCILE_REST: u32 = 4;
 /// How often time limits are looked at.
 const EXPIRE_INTERVAL: Duration = Duration::from_secs(2);
 const EXPIRE_BATCH: u32 = 100;
@@ -35,6 +42,16 @@ enum UpkeepError {
     Store(#[from] StoreError),
     #[error("command failed")]
     Command(#[from] CommandError),
+    #[error("comparison failed")]
+    Reconcile(#[from] ReconcileError),
+}
+
+/// When the reconciler works next.
+struct Pace {
+    /// Redis' data set at the last pass.
+    known: Option<String>,
+    since: Duration,
+    pause: Duration,
 }
 
 /// Everything upkeep needs.
@@ -48,6 +65,24 @@ pub struct Upkeep {
     pub clock: Arc<dyn Clock>,
     pub ids: Arc<dyn Ids>,
     pub waiting_timeout: Duration,
+    pub healing: Healing,
+}
+
+/// What sweep, audit and reconciler of one worker share.
+#[derive(Debug, Clone)]
+pub struct Healing {
+    maintenance: Arc<Mutex<Maintenance>>,
+    /// An audit has forgotten jobs that are to be pushed again.
+    reconcile_soon: Arc<AtomicBool>,
+}
+
+impl Healing {
+    pub fn new(queue: &Queue) -> Self {
+        Self {
+            maintenance: Arc::new(Mutex::new(queue.maintenance())),
+            reconcile_soon: Arc::default(),
+        }
+    }
 }
 
 /// Calls `work` at every tick until `stop`; failures are logged once per series.
@@ -81,12 +116,10 @@ impl Upkeep {
     /// Runs all of it until `stop` fires.
     pub async fn run(self, stop: CancellationToken) -> Result<(), std::convert::Infallible> {
         let this = &self;
-        let maintenance = tokio::sync::Mutex::new(self.queue.maintenance());
-        let maintenance = &maintenance;
         tokio::join!(
             every(BEAT_INTERVAL, "heartbeat", stop.clone(), || this.beat()),
-            every(SWEEP_INTERVAL, "sweep", stop.clone(), || this.sweep(maintenance)),
-            every(AUDIT_INTERVAL, "audit", stop.clone(), || this.audit(maintenance)),
+            every(SWEEP_INTERVAL, "sweep", stop.clone(), || this.sweep()),
+            every(AUDIT_INTERVAL, "audit", stop.clone(), || this.audit()),
             every(RELAY_INTERVAL, "outbox relay", stop.clone(), || this.relay()),
             every(EXPIRE_INTERVAL, "time limits", stop.clone(), || this.expire()),
             this.reconcile_loop(stop.clone()),
@@ -98,8 +131,11 @@ impl Upkeep {
         Ok(self.queue.beat(&self.worker, self.clock.now()).await?)
     }
 
-    async fn sweep(&self, maintenance: &tokio::sync::Mutex<Maintenance>) -> Result<(), UpkeepError> {
-        if let Some(swept) = maintenance.lock().await.sweep().await?
+    async fn sweep(&self) -> Result<(), UpkeepError> {
+        if breakage::is(Breakage::NoReaper) {
+            return Ok(());
+        }
+        if let Some(swept) = self.healing.maintenance.lock().await.sweep().await?
             && !swept.is_quiet()
         {
             tracing::info!(swept = ?swept, "queue healed");
@@ -110,11 +146,12 @@ impl Upkeep {
         Ok(())
     }
 
-    async fn audit(&self, maintenance: &tokio::sync::Mutex<Maintenance>) -> Result<(), UpkeepError> {
-        let mended = maintenance.lock().await.audit().await?;
+    async fn audit(&self) -> Result<(), UpkeepError> {
+        let mended = self.healing.maintenance.lock().await.audit().await?;
         if mended > 0 {
             tracing::info!(mended, "queue audit mended entries");
             metrics::counter!("agent_orphans_healed_total").increment(mended);
+            self.healing.reconcile_soon.store(true, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -158,10 +195,11 @@ impl Upkeep {
 
     /// Compares runs and lists now and then, and at once when Redis is another one than before.
     async fn reconcile_loop(&self, stop: CancellationToken) {
-        let mut known: Option<String> = None;
-        let mut since = RECONCILE_INTERVAL;
-        let known = &mut known;
-        let since = &mut since;
+        let mut pace = Pace {
+            known: None,
+            since: RECONCILE_INTERVAL,
+            pause: RECONCILE_INTERVAL,
+        };
         let mut tick = interval(IDENTITY_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -169,68 +207,58 @@ impl Upkeep {
                 () = stop.cancelled() => return,
                 _ = tick.tick() => {}
             }
-            *since += IDENTITY_INTERVAL;
-            if let Err(error) = self.reconcile_when_due(known, since).await {
+            pace.since += IDENTITY_INTERVAL;
+            if let Err(error) = self.reconcile_when_due(&mut pace).await {
                 tracing::debug!(error = %with_sources(&error), "reconcile failed");
             }
         }
     }
 
-    async fn reconcile_when_due(
-        &self,
-        known: &mut Option<String>,
-        since: &mut Duration,
-    ) -> Result<(), UpkeepError> {
-        let present = self.queue.incarnation().await?;
-        let present = match present {
+    async fn reconcile_when_due(&self, pace: &mut Pace) -> Result<(), UpkeepError> {
+        let present = match self.queue.incarnation().await? {
             Some(id) => id,
             None => self.queue.set_incarnation(&self.ids.uuid().to_string()).await?,
         };
-        let changed = known.as_ref() != Some(&present);
-        if !changed && *since < RECONCILE_INTERVAL {
+        let changed = pace.known.as_ref() != Some(&present);
+        let wanted = self.healing.reconcile_soon.swap(false, Ordering::Relaxed);
+        if !changed && !wanted && pace.since < pace.pause {
             return Ok(());
         }
-        if changed && known.is_some() {
+        if changed && pace.known.is_some() {
             tracing::warn!("redis lost its data, queue entries are rebuilt");
         }
-        self.reconcile().await?;
-        *known = Some(present);
-        *since = Duration::ZERO;
+        // One worker's regular pass is enough for all.
+        if changed || wanted || self.queue.is_my_turn("reconcile", RECONCILE_TURN).await? {
+            let begun = Instant::now();
+            self.reconcile().await?;
+            pace.pause = RECONCILE_INTERVAL.max(begun.elapsed() * RECONCILE_REST);
+        }
+        pace.known = Some(present);
+        pace.since = Duration::ZERO;
         Ok(())
     }
 
-    /// Every run that needs a job and is held by nobody gets its entry back.
+    /// Every run has its entry and every entry its run, afterwards.
     async fn reconcile(&self) -> Result<(), UpkeepError> {
-        let mut after = None;
-        loop {
-            let page = self.sweep.live_page(after, RECONCILE_PAGE).await?;
-            let Some(last) = page.last() else { return Ok(()) };
-            after = Some(last.run_id);
-            let unheld: Vec<(&LiveRun, &Job)> = page
-                .iter()
-                .filter(|run| !run.lease_alive)
-                .filter_map(|run| Some((run, run.job.as_ref()?)))
-                .collect();
-            let ids: Vec<_> = unheld.iter().map(|(_, job)| job.job_id).collect();
-            let missing = self.queue.missing(&ids).await?;
-            for (run, job) in unheld
-                .into_iter()
-                .filter(|(_, job)| missing.contains(&job.job_id))
-            {
-                self.push_again(run, job).await?;
-            }
+        let passed = self.reconciler().run().await?;
+        for (kind, count) in &passed.mended {
+            metrics::counter!("agent_reconciler_differences_total", "kind" => *kind)
+                .increment(*count as u64);
         }
-    }
-
-    async fn push_again(&self, run: &LiveRun, job: &Job) -> Result<(), UpkeepError> {
-        let pushed = match run.next_retry_at {
-            Some(at) if at > self.clock.now() => self.queue.push_retry(job, at, "").await?,
-            _ => self.queue.push(job).await?,
-        };
-        if pushed {
-            metrics::counter!("agent_reconciler_pushed_total").increment(1);
-            tracing::info!(run_id = %run.run_id, job_id = %job.job_id, "missing queue entry pushed again");
+        if !passed.mended.is_empty() {
+            tracing::info!(mended = ?passed.mended, "queue entries put right");
+        }
+        if passed.lists_disagree {
+            self.healing.maintenance.lock().await.look_closely();
         }
         Ok(())
+    }
+
+    fn reconciler(&self) -> Reconciler {
+        Reconciler {
+            queue: self.queue.clone(),
+            sweep: self.sweep.clone(),
+            clock: self.clock.clone(),
+        }
     }
 }

@@ -10,7 +10,7 @@ mod router;
 mod shell;
 mod unconfigured;
 
-pub use router::{Call, Router, effect_of, specs};
+pub use router::{Call, Router, specs};
 
 use crate::ports::{SandboxError, WorkspaceError};
 use domain::ToolResult;
@@ -27,8 +27,10 @@ pub const WORKSPACE_DIR: &str = "/workspace";
 pub enum ToolError {
     /// The result to store and to tell the model.
     ToModel(Box<ToolResult>),
-    /// Storage or sandbox machinery failed; another attempt of the job may succeed.
+    /// Storage or sandbox machinery failed and nothing was begun; another attempt of the job may succeed.
     Retry(String),
+    /// The call was begun and its answer is lost; it may have taken effect.
+    Unknown(String),
     /// The call was stopped.
     Cancelled,
 }

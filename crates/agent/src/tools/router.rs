@@ -2,7 +2,7 @@
 
 use super::{ToolError, code, files, message, shell, unconfigured};
 use crate::conversation::steering_tools;
-use crate::ports::{Sandbox, ToolSpec, Workspace};
+use crate::ports::{RemoteTools, Sandbox, ToolSpec, Workspace};
 use domain::ids::{RunId, StepId, UserId};
 use domain::{Effect, ToolResult};
 use serde_json::{Value, json};
@@ -16,16 +16,21 @@ pub struct Call<'a> {
     pub user_id: &'a UserId,
     pub tool_name: &'a str,
     pub tool_input: &'a Value,
+    /// The same for every try of the step.
+    pub idempotency_key: &'a str,
+    /// Of the claim that calls; rises with every claim of the run.
+    pub epoch: i64,
 }
 
 /// The tools of one run.
 #[derive(Debug)]
-pub struct Router<'a, W, S> {
+pub struct Router<'a, W, S, R> {
     pub workspace: &'a W,
     pub sandbox: &'a S,
+    pub remote: &'a R,
 }
 
-impl<W: Workspace, S: Sandbox> Router<'_, W, S> {
+impl<W: Workspace, S: Sandbox, R: RemoteTools> Router<'_, W, S, R> {
     /// Runs a call to its result; only a stopped call or a failure of our own machinery is an error.
     pub async fn call(&self, call: &Call<'_>, cancel: &CancellationToken) -> Result<ToolResult, ToolError> {
         let result = match call.tool_name {
@@ -36,6 +41,7 @@ impl<W: Workspace, S: Sandbox> Router<'_, W, S> {
             "file_write" => files::write(self.workspace, call.tool_input).await,
             "file_list" => files::list(self.workspace, call.tool_input).await,
             "search" | "browser" | "connector" => Ok(unconfigured::answer(call.tool_name, call.tool_input)),
+            other if self.remote.effect_of(other).is_some() => self.remote.call(call, cancel).await,
             other => Ok(ToolResult::failed(format!("Unknown tool: {other}"), 0.0)),
         };
         match result {
@@ -43,10 +49,22 @@ impl<W: Workspace, S: Sandbox> Router<'_, W, S> {
             other => other,
         }
     }
+
+    /// What kind of effect a tool has; decides what happens after its worker was lost in the middle.
+    pub fn effect_of(&self, tool_name: &str, tool_input: &Value) -> Effect {
+        let remote = self.remote.effect_of(tool_name);
+        remote.unwrap_or_else(|| effect_of(tool_name, tool_input))
+    }
+
+    /// Every tool as told to the model, in a fixed order.
+    pub fn specs(&self) -> Vec<ToolSpec> {
+        let mut all = specs();
+        all.extend(self.remote.specs());
+        all
+    }
 }
 
-/// What kind of effect a tool has; decides what happens after its worker was lost in the middle.
-pub fn effect_of(tool_name: &str, tool_input: &Value) -> Effect {
+fn effect_of(tool_name: &str, tool_input: &Value) -> Effect {
     match tool_name {
         "file_read" | "file_list" | "search" => Effect::Pure,
         "connector" if unconfigured::only_reads(tool_input) => Effect::Pure,
@@ -56,7 +74,7 @@ pub fn effect_of(tool_name: &str, tool_input: &Value) -> Effect {
     }
 }
 
-/// Every tool as told to the model, in a fixed order.
+/// Every tool of ours as told to the model, in a fixed order.
 pub fn specs() -> Vec<ToolSpec> {
     let text = || json!({"type": "string"});
     let seconds = || json!({"type": "integer", "minimum": 1, "maximum": super::MAX_TIMEOUT_SECONDS});

@@ -1,14 +1,18 @@
 //! The driver against the ports in memory, with a model that answers from a list.
 #![expect(clippy::unwrap_used, reason = "helpers of tests may fail the test")]
 
-use agent::driver::{Driver, Outcome};
+use agent::driver::{Driver, OnUnknown, Outcome};
 use agent::memory::{MemoryLog, MemoryWorkspace, NoSandbox};
-use agent::ports::{CommitError, Model, ModelError, ModelReply, ModelRequest, Purpose, StopReason};
+use agent::ports::{
+    CommitError, Model, ModelError, ModelReply, ModelRequest, NoRemoteTools, Purpose, RemoteTools,
+    StopReason, ToolSpec,
+};
 use agent::snapshot::{Snapshot, StoredStep, step_id};
 use agent::supervisor::Limits;
-use agent::tools::Router;
+use agent::tools::{Call, Router, ToolError};
 use domain::run::StepStatus;
-use domain::{Change, ManualClock, Plan, RunId, RunStatus, ToolResult, Turn, Usage};
+use domain::waiting::RetryCause;
+use domain::{Change, Effect, ManualClock, Plan, RunId, RunStatus, ToolResult, Turn, Usage};
 use serde_json::{Value, json};
 use std::sync::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -96,12 +100,40 @@ fn snapshot() -> Snapshot {
     }
 }
 
+/// A system outside with one tool that must not be repeated; it may be unreachable or lose its answer.
+#[derive(Default)]
+struct Counter {
+    calls: Mutex<Vec<(String, i64)>>,
+    fault: Option<fn() -> ToolError>,
+}
+
+impl RemoteTools for Counter {
+    fn specs(&self) -> Vec<ToolSpec> {
+        vec![]
+    }
+
+    fn effect_of(&self, tool_name: &str) -> Option<Effect> {
+        (tool_name == "once").then_some(Effect::AtMostOnce)
+    }
+
+    async fn call(&self, call: &Call<'_>, _: &CancellationToken) -> Result<ToolResult, ToolError> {
+        if let Some(fault) = self.fault {
+            return Err(fault());
+        }
+        let key = (call.idempotency_key.to_owned(), call.epoch);
+        self.calls.lock().unwrap().push(key);
+        Ok(ToolResult::ok(json!({"count": 1}), 0.0))
+    }
+}
+
 struct Bench {
     log: MemoryLog,
     workspace: MemoryWorkspace,
     soft: CancellationToken,
     pause: CancellationToken,
     cancel: CancellationToken,
+    on_unknown: OnUnknown,
+    remote: Counter,
 }
 
 impl Bench {
@@ -112,6 +144,8 @@ impl Bench {
             soft: CancellationToken::new(),
             pause: CancellationToken::new(),
             cancel: CancellationToken::new(),
+            on_unknown: OnUnknown::Ask,
+            remote: Counter::default(),
         }
     }
 
@@ -122,10 +156,14 @@ impl Bench {
             tools: Router {
                 workspace: &self.workspace,
                 sandbox: &NoSandbox,
+                remote: &self.remote,
             },
             log: &self.log,
             clock: &clock,
             limits: Limits::default(),
+            on_unknown: self.on_unknown,
+            epoch: 7,
+            withheld: Mutex::default(),
             soft: self.soft.clone(),
             pause: self.pause.clone(),
             cancel: self.cancel.clone(),
@@ -255,6 +293,10 @@ impl agent::ports::RunLog for PauseAtSettle<'_> {
         }
         self.0.commit(changes).await
     }
+
+    fn is_held(&self) -> bool {
+        true
+    }
 }
 
 #[tokio::test]
@@ -272,10 +314,14 @@ async fn a_pause_in_the_middle_of_a_step_keeps_its_result_and_moves_on_no_furthe
         tools: Router {
             workspace: &bench.workspace,
             sandbox: &NoSandbox,
+            remote: &NoRemoteTools,
         },
         log: &log,
         clock: &clock,
         limits: Limits::default(),
+        on_unknown: OnUnknown::Ask,
+        epoch: 7,
+        withheld: Mutex::default(),
         soft: CancellationToken::new(),
         pause: CancellationToken::new(),
         cancel: CancellationToken::new(),
@@ -293,7 +339,12 @@ async fn model_failures_become_a_retry_or_the_end() {
     let mut model = ListModel::new(&plan(1), &[]);
     model.turns = vec![Err("transient")];
     let outcome = bench.drive(&model, snapshot()).await;
-    let Outcome::Retry { error, retry_after } = outcome else {
+    let Outcome::Retry {
+        error,
+        cause: RetryCause::ModelLimit,
+        retry_after,
+    } = outcome
+    else {
         panic!("{outcome:?}")
     };
     assert!(error.contains("overloaded") && retry_after == Some(std::time::Duration::from_secs(7)));
@@ -354,4 +405,120 @@ async fn tools_that_are_unknown_unconfigured_or_misused_answer_the_model() {
         let text = format!("{:?}", bench.log.changes());
         assert!(text.contains(error), "{error} not in {text}");
     }
+}
+
+fn once() -> Value {
+    json!({"type": "tool", "tool_name": "once", "tool_input": {"n": 1}})
+}
+
+/// A run whose first turn calls `once`, with the step as another claim left it.
+fn left_in_the_middle(status: StepStatus) -> (ListModel, Snapshot) {
+    let action = serde_json::from_value(once()).unwrap();
+    let mut left = snapshot();
+    left.status = RunStatus::Executing;
+    left.plan = Some(Plan::from_value(&plan(1)).unwrap());
+    left.turns = vec![Turn {
+        number: 1,
+        actions: vec![action],
+        raw: Value::Null,
+        fault: None,
+    }];
+    left.steps = vec![StoredStep {
+        id: step_id(left.run_id, 1, 0),
+        turn: 1,
+        action: 0,
+        status,
+        result: None,
+        started_here: false,
+    }];
+    let model = ListModel::new(&plan(1), &[once(), json!({"type": "task_complete"})]);
+    (model, left)
+}
+
+#[tokio::test]
+async fn a_call_that_must_not_be_repeated_is_asked_about_after_a_lost_worker_and_not_called() {
+    let (model, left) = left_in_the_middle(StepStatus::Running);
+    let bench = Bench::new();
+    let id = left.steps[0].id;
+    assert_eq!(bench.drive(&model, left).await, Outcome::Waiting);
+    assert!(bench.remote.calls.lock().unwrap().is_empty());
+    let asked = bench.names();
+    assert_eq!(asked, [vec!["StepUnknown", "Log", "Waiting", "Status"]]);
+    let waiting = bench.log.changes().into_iter().find_map(|change| match change {
+        Change::Waiting(what) => what,
+        _ => None,
+    });
+    let waiting = waiting.unwrap();
+    assert_eq!(waiting["kind"], "effect_unknown");
+    assert_eq!(waiting["step_id"], json!(id));
+    assert_eq!(waiting["tool_name"], "once");
+    assert_eq!(waiting["tool_input"], json!({"n": 1}));
+}
+
+#[tokio::test]
+async fn the_model_can_be_told_of_an_unknown_outcome_instead() {
+    let (model, left) = left_in_the_middle(StepStatus::Running);
+    let bench = Bench {
+        on_unknown: OnUnknown::TellModel,
+        ..Bench::new()
+    };
+    assert_eq!(
+        bench.drive(&model, left).await,
+        Outcome::Finished(RunStatus::Completed)
+    );
+    assert!(bench.remote.calls.lock().unwrap().is_empty());
+    let text = format!("{:?}", bench.log.changes());
+    assert!(
+        text.contains("Outcome unknown: worker was lost during the call"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_call_its_user_wants_repeated_goes_out_with_the_same_key_and_a_new_epoch() {
+    let (model, left) = left_in_the_middle(StepStatus::Pending);
+    let key = format!("{}:1:0", left.run_id);
+    let bench = Bench::new();
+    assert_eq!(
+        bench.drive(&model, left).await,
+        Outcome::Finished(RunStatus::Completed)
+    );
+    assert_eq!(*bench.remote.calls.lock().unwrap(), [(key, 7)]);
+    assert_eq!(bench.names()[0], ["StepRestarted"]);
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_asked_about_and_a_call_that_was_never_sent_is_tried_again() {
+    let turns = [once(), json!({"type": "task_complete"})];
+    let mut bench = Bench::new();
+    bench.remote.fault = Some(|| ToolError::Unknown("no answer".to_owned()));
+    let outcome = bench.drive(&ListModel::new(&plan(1), &turns), snapshot()).await;
+    assert_eq!(outcome, Outcome::Waiting);
+    let mut bench = Bench::new();
+    bench.remote.fault = Some(|| ToolError::Retry("connection refused".to_owned()));
+    let outcome = bench.drive(&ListModel::new(&plan(1), &turns), snapshot()).await;
+    assert!(matches!(outcome, Outcome::Retry { .. }), "{outcome:?}");
+    let last = bench.names().pop().unwrap();
+    assert_eq!(last, ["StepReset"], "the next attempt asks nobody");
+}
+
+#[tokio::test]
+async fn a_call_that_must_not_be_repeated_is_claimed_in_a_commit_of_its_own_right_before_it() {
+    let bench = Bench::new();
+    let model = ListModel::new(&plan(1), &[once(), json!({"type": "task_complete"})]);
+    assert_eq!(
+        bench.drive(&model, snapshot()).await,
+        Outcome::Finished(RunStatus::Completed)
+    );
+    let names = bench.names();
+    assert!(names.contains(&vec!["StepStarted".to_owned()]), "{names:?}");
+}
+
+#[tokio::test]
+async fn a_worker_whose_lease_may_have_run_out_begins_nothing_outside() {
+    let bench = Bench::new();
+    bench.log.lose();
+    let model = ListModel::new(&plan(1), &[once(), json!({"type": "task_complete"})]);
+    assert_eq!(bench.drive(&model, snapshot()).await, Outcome::LeaseLost);
+    assert!(bench.remote.calls.lock().unwrap().is_empty());
 }

@@ -8,6 +8,7 @@ use crate::fields::Fields;
 use crate::state::App;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use domain::breakage::{self, Breakage};
 use domain::canonical::{canonical, sha256_hex};
 use domain::{Command, JobId, MessageId, Rejection, RunId, RunStatus, UserId};
 use http::HeaderMap;
@@ -133,6 +134,12 @@ fn refused(error: CommandError) -> Problem {
             let detail = format!("Cannot {action} run in status: {status}");
             Problem::bad_request("invalid_transition", detail)
         }
+        CommandError::Rejected(Rejection::EffectUnknown(step)) => {
+            let detail = format!(
+                "The outcome of a tool call is unknown: say what became of it with POST /agent/run/RUN/effects/{step}"
+            );
+            Problem::new(http::StatusCode::CONFLICT, "effect_unknown", detail)
+        }
         other => other.into(),
     }
 }
@@ -184,6 +191,9 @@ impl Call<'_> {
 
     /// Runs a command and delivers what it led to.
     async fn command(&self, run: RunId, command: Command) -> Result<Committed, CommandError> {
+        if breakage::is(Breakage::PushBeforeCommit) {
+            self.push_too_early(run, &command).await;
+        }
         let traceparent = &self.trace.traceparent;
         let signal = matches!(command, Command::Stop | Command::Pause);
         let orchestration = &self.app.orchestration;
@@ -192,6 +202,27 @@ impl Call<'_> {
             .await?;
         self.app.delivery.deliver(&committed, signal).await;
         Ok(committed)
+    }
+
+    /// What must never happen: the queue knows of the start before the store does.
+    async fn push_too_early(&self, run_id: RunId, command: &Command) {
+        const HEAD_START: std::time::Duration = std::time::Duration::from_millis(200);
+        let (Command::Start { job_id }, Some(queue)) = (command, &self.app.queue) else {
+            return;
+        };
+        let job = domain::Job {
+            job_id: *job_id,
+            run_id,
+            attempt: 1,
+            retry_count: 0,
+            priority: 0,
+            enqueued_at: self.app.clock.now(),
+            traceparent: self.trace.traceparent.clone(),
+        };
+        if let Err(error) = queue.push(&job).await {
+            tracing::warn!(error = %crate::error::chain(&error), "early push failed");
+        }
+        tokio::time::sleep(HEAD_START).await;
     }
 
     /// As [`Call::command`], answered with the new status and the plan there is.
@@ -254,10 +285,9 @@ impl Call<'_> {
     async fn status(&self, run: RunId) -> Result<Value, Problem> {
         self.app.head(self.caller, run).await?;
         let (row, progress) = (
-            self.app.reader.run(run).await?,
+            self.app.shown_run(run).await?,
             self.app.reader.progress(run).await?,
         );
-        let row = row.ok_or_else(Problem::run_not_found)?;
         let status = row["status"].as_str().unwrap_or_default();
         Ok(json!({
             "run_id": run,
@@ -267,6 +297,7 @@ impl Call<'_> {
             "progress": progress,
             "retry_of": row["retry_of"],
             "error_message": row["error_message"],
+            "waiting_for": row["waiting_for"],
         }))
     }
 
@@ -277,13 +308,14 @@ impl Call<'_> {
             limit: request.limit,
             cursor: request.cursor.clone(),
         };
-        let page = match self.app.reader.list(self.user(), &query).await {
+        let mut page = match self.app.reader.list(self.user(), &query).await {
             Ok(page) => page,
             Err(BadCursor::Cursor) => {
                 return Err(field_fault("cursor", "Input should be a cursor of this list"));
             }
             Err(BadCursor::Store(error)) => return Err(error.into()),
         };
+        crate::waiting::refine(self.app, &mut page.runs).await;
         Ok(json!({
             "run_id": null,
             "status": "ok",

@@ -1,6 +1,7 @@
 //! The routes of the public surface, one module per resource.
 
 pub mod debug;
+pub mod effects;
 pub mod events;
 pub mod execute;
 pub mod health;
@@ -29,6 +30,9 @@ pub fn public(app: App, edge: Edge) -> Router {
         .route("/agent/logs/{run_id}/stream", get(stream::default_form))
         .route("/agent/run/{run_id}/stream", get(stream::named_form))
         .route("/agent/run/{run_id}/events", get(events::events))
+        .route("/agent/run/{run_id}", get(status::one))
+        .route("/agent/run/{run_id}/effects", get(effects::list))
+        .route("/agent/run/{run_id}/effects/{step_id}", post(effects::settle))
         .route("/debug/worker-status", get(debug::worker_status))
         .fallback(async || Problem::not_found())
         .method_not_allowed_fallback(async || Problem::method_not_allowed())

@@ -2,7 +2,7 @@
 
 use crate::auth::User;
 use crate::error::Problem;
-use crate::extract::{FromFields, Json, parse_run_id};
+use crate::extract::{FromFields, Json, RunPath, parse_run_id};
 use crate::fields::Fields;
 use crate::state::App;
 use axum::extract::State;
@@ -49,7 +49,7 @@ pub async fn status(
 ) -> Result<Response, Problem> {
     let run = parse_run_id(wanted.run_id.trim())?;
     app.head(&principal, run).await?;
-    let row = app.reader.run(run).await?.ok_or_else(Problem::run_not_found)?;
+    let row = app.shown_run(run).await?;
     let progress = app.reader.progress(run).await?;
     let body = json!({
         "run": row,
@@ -60,6 +60,18 @@ pub async fn status(
         "logs": part(&app, run, RunParts::Logs, wanted.logs).await?,
     });
     Ok(axum::Json(body).into_response())
+}
+
+/// `GET /agent/run/{run_id}`: the same without lists.
+pub async fn one(
+    State(app): State<App>,
+    User(principal): User,
+    RunPath(run): RunPath,
+) -> Result<Response, Problem> {
+    app.head(&principal, run).await?;
+    let row = app.shown_run(run).await?;
+    let progress = app.reader.progress(run).await?;
+    Ok(axum::Json(json!({"run": row, "progress": progress})).into_response())
 }
 
 async fn part(

@@ -73,6 +73,8 @@ impl Batch<'_> {
             } => {
                 self.step_settled(step_id, status, &result, duration_ms);
             }
+            Change::StepReset { step_id } => self.step_reset(step_id),
+            Change::StepUnknown { step_id } => self.step_unknown(step_id),
             Change::CancelRunningSteps => self.cancel_open_steps(),
             Change::PhaseAdvanced { from, to } => {
                 self.run.state.current_phase = to;

@@ -12,6 +12,7 @@ use domain::event::{Event, NewEvent};
 use domain::ids::StepId;
 use domain::run::Lease;
 use domain::runtime_event::{of_platform_event, state_word};
+use domain::waiting::waiting;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -57,6 +58,8 @@ pub(crate) struct Batch<'a> {
     last_tick: Timestamp,
     /// `last_seq` as it was read, for the compare-and-set.
     expected_seq: i64,
+    /// The claim that writes; none for commands of users and of the platform.
+    pub(crate) writer_epoch: Option<i64>,
 }
 
 /// Microseconds are what Postgres keeps; hashes and answers must see the same value as a later read.
@@ -76,6 +79,7 @@ impl<'a> Batch<'a> {
             writes: vec![],
             last_tick,
             expected_seq,
+            writer_epoch: None,
         }
     }
 
@@ -157,9 +161,14 @@ impl<'a> Batch<'a> {
                 self.run.lease_end = LeaseEnd::In(lease_ms);
                 self.run.counters.attempt = (state.retry_count + 1) as i32;
                 self.run.times.next_retry_at = None;
+                self.run.waiting_for = None;
             }
             LeaseIntent::Drop => state.lease = None,
-            LeaseIntent::DropForRetry { after_ms, error } => {
+            LeaseIntent::DropForRetry {
+                after_ms,
+                error,
+                cause,
+            } => {
                 state.lease = None;
                 state.crash_count = 0;
                 state.retry_count += 1;
@@ -168,6 +177,7 @@ impl<'a> Batch<'a> {
                     .now
                     .checked_add(SignedDuration::from_millis(after_ms));
                 self.run.times.next_retry_at = due.ok().map(to_micros);
+                self.run.waiting_for = Some(waiting(cause.kind(), &error));
                 self.run.error_message = Some(error);
             }
         }

@@ -138,6 +138,8 @@ pub(crate) fn fresh_state(id: RunId, origin: Origin, status: RunStatus) -> RunSt
         max_retries: 0,
         crash_count: 0,
         cancel_requested: false,
+        unknown_step: None,
+        last_error: None,
     }
 }
 

@@ -5,6 +5,7 @@ use domain::ids::{JobId, RunId, UserId, WorkerId};
 use domain::job::Job;
 use domain::run::{Lease, Origin, RunState};
 use domain::status::RunStatus;
+use domain::waiting::unknown_step;
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio_postgres::Row;
@@ -93,6 +94,7 @@ fn word<T>(row: &Row, name: &str, parse: fn(&str) -> Option<T>) -> Result<T, Sto
 pub(crate) fn state(row: &Row) -> Result<RunState, StoreError> {
     let owner: Option<String> = column(row, "lease_owner")?;
     let alive = column(row, "lease_alive")?;
+    let waiting_for: Option<Value> = column(row, "waiting_for")?;
     Ok(RunState {
         id: RunId(column(row, "id")?),
         origin: word(row, "origin", Origin::parse)?,
@@ -112,6 +114,8 @@ pub(crate) fn state(row: &Row) -> Result<RunState, StoreError> {
         max_retries: count(row, "max_retries")?,
         crash_count: count(row, "crash_count")?,
         cancel_requested: column::<Option<Timestamp>>(row, "cancel_requested_at")?.is_some(),
+        unknown_step: waiting_for.as_ref().and_then(unknown_step),
+        last_error: column(row, "error_message")?,
     })
 }
 

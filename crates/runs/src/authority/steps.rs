@@ -19,16 +19,22 @@ pub(crate) struct OpenStep {
 
 const INSERT_STEP: &str = "INSERT INTO agent_steps
         (id, run_id, step_number, phase_number, turn, action, tool_name, tool_input, effect, status,
-         idempotency_key, created_at, started_at)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'running', $10, $11, $11)";
+         idempotency_key, created_at, started_at, claimed_epoch)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'running', $10, $11, $11, $12)";
 
 const RESTART_STEP: &str = "UPDATE agent_steps
-    SET retry_count = retry_count + 1, status = 'running', started_at = $2
+    SET retry_count = retry_count + 1, status = 'running', started_at = $2, claimed_epoch = $3
+    WHERE id = $1 AND status IN ('pending', 'running')";
+
+const RESET_STEP: &str = "UPDATE agent_steps SET status = 'pending', metadata = metadata - 'outcome'
+    WHERE id = $1 AND status IN ('pending', 'running')";
+
+const MARK_UNKNOWN: &str = "UPDATE agent_steps SET metadata = metadata || '{\"outcome\": \"unknown\"}'
     WHERE id = $1 AND status IN ('pending', 'running')";
 
 const SETTLE_STEP: &str = "UPDATE agent_steps
     SET status = $2, tool_output = $3, credits_used = $4::float8::numeric, error_message = $5,
-        completed_at = $6, duration_ms = $7
+        completed_at = $6, duration_ms = $7, settled_epoch = $8, metadata = metadata - 'outcome'
     WHERE id = $1";
 
 /// The result as a message; the provider's call id is looked up in the turn that asked for the step.
@@ -74,7 +80,8 @@ impl Batch<'_> {
             step.tool_input,
             step.effect.as_str(),
             key,
-            at
+            at,
+            self.writer_epoch
         ];
         self.writes.push(Statement::new(INSERT_STEP, params));
     }
@@ -82,8 +89,23 @@ impl Batch<'_> {
     pub(super) fn step_restarted(&mut self, step_id: StepId) {
         if self.open_steps.contains_key(&step_id) {
             let at = self.tick();
-            self.writes
-                .push(Statement::new(RESTART_STEP, params![step_id.0, at]));
+            self.writes.push(Statement::new(
+                RESTART_STEP,
+                params![step_id.0, at, self.writer_epoch],
+            ));
+        }
+    }
+
+    /// It may be started again without asking anybody.
+    pub(super) fn step_reset(&mut self, step_id: StepId) {
+        if self.open_steps.contains_key(&step_id) {
+            self.writes.push(Statement::new(RESET_STEP, params![step_id.0]));
+        }
+    }
+
+    pub(super) fn step_unknown(&mut self, step_id: StepId) {
+        if self.open_steps.contains_key(&step_id) {
+            self.writes.push(Statement::new(MARK_UNKNOWN, params![step_id.0]));
         }
     }
 
@@ -157,7 +179,8 @@ impl Batch<'_> {
                 credits,
                 error,
                 at,
-                duration_ms
+                duration_ms,
+                self.writer_epoch
             ],
         ));
         let content = match (&result.error, result.success) {

@@ -38,6 +38,7 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!("0001_platform"),
     migration!("0002_runtime"),
     migration!("0003_access"),
+    migration!("0004_effects"),
 ];
 
 /// Tables of schema `runtime` that must exist afterwards.

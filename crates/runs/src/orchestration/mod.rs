@@ -8,12 +8,14 @@ mod follow_up;
 mod types;
 
 pub use crate::authority::create::NewRun;
+pub use create::RetryEdits;
 pub use types::{Claimed, CommandError, Committed, Created, IdempotencyKey, RunLimits};
 
 use crate::authority::batch::{Batch, Context};
 use crate::authority::load::{Locked, lock};
 use crate::db::Db;
 use crate::db::tx::Tx;
+use domain::breakage::{self, Breakage};
 use domain::change::Change;
 use domain::clock::{Clock, Ids};
 use domain::command::{Command, Expiry, Release};
@@ -71,7 +73,11 @@ impl Orchestration {
         if locked.run.state.user_id.as_ref() != Some(owner) {
             return refuse(locked.tx, CommandError::NotFound).await;
         }
-        if matches!(command, Command::Start { .. } | Command::Resume { .. }) && !traceparent.is_empty() {
+        let enqueues = matches!(
+            command,
+            Command::Start { .. } | Command::Resume { .. } | Command::SettleEffect { .. }
+        );
+        if enqueues && !traceparent.is_empty() {
             traceparent.clone_into(&mut locked.run.traceparent);
         }
         if locked.run.state.origin == Origin::Runtime && command == Command::Stop {
@@ -113,10 +119,10 @@ impl Orchestration {
         let locked = self.lock(run_id).await?;
         let state = &locked.run.state;
         let given_back = state.lease.is_none() && !state.status.is_final();
-        if state.epoch != epoch || given_back {
+        if (state.epoch != epoch || given_back) && !breakage::is(Breakage::NoFencing) {
             return refuse(locked.tx, CommandError::Fenced).await;
         }
-        self.decide_and_commit(locked, Command::Progress(changes), Duration::ZERO)
+        self.decide_and_commit_as(Some(epoch), locked, Command::Progress(changes), Duration::ZERO)
             .await
     }
 
@@ -155,7 +161,20 @@ impl Orchestration {
 
     /// A limit of the platform ran out.
     pub async fn expire(&self, run_id: RunId, expiry: Expiry) -> Result<Committed, CommandError> {
-        let locked = self.lock(run_id).await?;
+        self.expire_because(run_id, expiry, None).await
+    }
+
+    /// As [`Orchestration::expire`]; the last failure, which the run itself has not stored yet, is told with it.
+    pub async fn expire_because(
+        &self,
+        run_id: RunId,
+        expiry: Expiry,
+        error: Option<&str>,
+    ) -> Result<Committed, CommandError> {
+        let mut locked = self.lock(run_id).await?;
+        if let Some(error) = error {
+            locked.run.state.last_error = Some(error.to_owned());
+        }
         if let Some(early) = not_yet(&locked.run, expiry, &self.context()) {
             return refuse(locked.tx, early.into()).await;
         }
@@ -173,6 +192,17 @@ impl Orchestration {
         command: Command,
         lease: Duration,
     ) -> Result<Committed, CommandError> {
+        self.decide_and_commit_as(None, locked, command, lease).await
+    }
+
+    /// `writer` is the epoch of the claim that writes.
+    async fn decide_and_commit_as(
+        &self,
+        writer: Option<i64>,
+        locked: Locked,
+        command: Command,
+        lease: Duration,
+    ) -> Result<Committed, CommandError> {
         let Locked {
             tx,
             run,
@@ -186,6 +216,7 @@ impl Orchestration {
             Err(rejection) => return refuse(tx, rejection.into()).await,
         };
         let mut batch = Batch::new(self.context(), run, open_steps);
+        batch.writer_epoch = writer;
         let job = enact(&mut batch, decision, lease);
         if settles_claim {
             batch.run.state.crash_count = 0;

@@ -2,6 +2,7 @@
 
 use super::Reader;
 use super::rows::to_value;
+use super::waiting::{explain, standing_columns};
 use crate::authority::row::column;
 use crate::db::tx::{Statement, params, query};
 use crate::store::StoreError;
@@ -14,10 +15,14 @@ use serde_json::Value;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-const LIST: &str = "SELECT id, status, prompt, created_at, completed_at FROM agent_runs
+const LIST: &str = concat!(
+    "SELECT id, status, prompt, created_at, completed_at, ",
+    standing_columns!(),
+    " FROM agent_runs r
     WHERE user_id = $1 AND ($2::text IS NULL OR status = $2)
       AND ($3::timestamptz IS NULL OR (created_at, id) < ($3, $4))
-    ORDER BY created_at DESC, id DESC LIMIT $5";
+    ORDER BY created_at DESC, id DESC LIMIT $5"
+);
 
 /// Which runs to list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,7 +37,7 @@ pub struct RunListQuery {
 /// A page of runs, newest first.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunList {
-    /// `id`, `status`, `prompt`, `created_at`, `completed_at`.
+    /// `id`, `status`, `prompt`, `created_at`, `completed_at`, `waiting_for`.
     pub runs: Vec<Value>,
     /// Set when there are older ones.
     pub next_cursor: Option<String>,
@@ -85,7 +90,12 @@ impl Reader {
             Some(last) if rows.len() > limit => Some(place(last)?),
             _ => None,
         };
-        let runs = rows.iter().take(limit).map(to_value).collect::<Result<_, _>>()?;
+        let shown = |row: &Row| {
+            let mut run = to_value(row)?;
+            explain(row, &mut run)?;
+            Ok::<_, StoreError>(run)
+        };
+        let runs = rows.iter().take(limit).map(shown).collect::<Result<_, _>>()?;
         Ok(RunList { runs, next_cursor })
     }
 }

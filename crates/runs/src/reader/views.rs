@@ -2,6 +2,7 @@
 
 use super::Reader;
 use super::rows::{to_value, to_values};
+use super::waiting::{explain, standing_columns};
 use crate::authority::row::column;
 use crate::db::tx::{Statement, params, query};
 use crate::store::StoreError;
@@ -15,12 +16,15 @@ use uuid::Uuid;
 const HEAD: &str = "SELECT id, user_id, origin, status, last_seq FROM agent_runs WHERE id = $1";
 const HEADS: &str = "SELECT id, user_id, origin, status, last_seq FROM agent_runs WHERE id = ANY($1)";
 
-const RUN: &str = "SELECT id, user_id, prompt, status, plan, plan_version, current_phase, total_steps,
+const RUN: &str = concat!(
+    "SELECT id, user_id, prompt, status, plan, plan_version, current_phase, total_steps,
         completed_steps, failed_steps, total_tokens_used, total_credits_used::float8 AS total_credits_used,
         priority, retry_of, external_id, attempt, retry_count, max_retries, next_retry_at, error_message,
         error_code, metadata, state_version, last_seq, created_at, queued_at, started_at, completed_at,
-        paused_at, resumed_at, deadline_at
-    FROM agent_runs WHERE id = $1";
+        paused_at, resumed_at, deadline_at, ",
+    standing_columns!(),
+    " FROM agent_runs r WHERE id = $1"
+);
 const PROGRESS: &str = "SELECT status, current_phase, total_phases FROM agent_runs WHERE id = $1";
 
 const STEPS: &str = "SELECT id, run_id, step_number, phase_number, tool_name, tool_input, tool_output, status,
@@ -72,6 +76,12 @@ fn head(row: &Row) -> Result<RunHead, StoreError> {
     })
 }
 
+fn shown(row: &Row) -> Result<Value, StoreError> {
+    let mut run = to_value(row)?;
+    explain(row, &mut run)?;
+    Ok(run)
+}
+
 impl Reader {
     /// The run's head, whoever owns it.
     pub async fn head(&self, run_id: RunId) -> Result<Option<RunHead>, StoreError> {
@@ -95,10 +105,10 @@ impl Reader {
         Ok(head.filter(|head| head.user_id.as_ref() == Some(user)))
     }
 
-    /// The `run` object: the columns of `agent_runs` an operator may rely on, but the lease ones.
+    /// The `run` object: the columns of `agent_runs` an operator may rely on, but the lease ones, and `waiting_for`.
     pub async fn run(&self, run_id: RunId) -> Result<Option<Value>, StoreError> {
         let rows = query(&self.db, Statement::new(RUN, params![run_id.0])).await?;
-        rows.first().map(to_value).transpose()
+        rows.first().map(shown).transpose()
     }
 
     /// `{"percentage","current_phase","total_phases","status"}`.

@@ -142,6 +142,7 @@ async fn a_retry_uses_an_attempt_and_handing_back_does_not() {
     let release = Release::Retry {
         after_ms: 1500,
         error: "503".to_owned(),
+        cause: domain::waiting::RetryCause::Failure,
     };
     let retried = store
         .orchestration

@@ -189,6 +189,7 @@ async fn resuming_makes_a_new_job_and_gives_the_time_away_back() {
     let retry = Release::Retry {
         after_ms: 1,
         error: "503".to_owned(),
+        cause: domain::waiting::RetryCause::Failure,
     };
     let freed = store
         .orchestration

@@ -1,0 +1,178 @@
+//! Why a run does not move, as far as Postgres knows. Where it stands in the queue is Redis' to say.
+
+use crate::authority::row::column;
+use crate::store::StoreError;
+use domain::clock::wire_time;
+use domain::status::RunStatus;
+use domain::waiting::{WaitKind, waiting};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio_postgres::Row;
+
+/// Columns of `agent_runs r` that [`of_row`] reads; they are not shown.
+macro_rules! standing_columns {
+    () => {
+        "origin = 'agent_api' AS w_ours, status AS w_status, waiting_for AS w_stored, \
+         coalesce(lease_owner IS NOT NULL AND lease_expires_at > clock_timestamp(), false) AS w_held, \
+         coalesce(next_retry_at > clock_timestamp(), false) AS w_retrying, next_retry_at AS w_retry_at, \
+         lease_expires_at AS w_lease_end, last_event_at AS w_event_at, paused_at AS w_paused_at, \
+         created_at AS w_created_at, greatest(queued_at, resumed_at, next_retry_at) AS w_queued_at, \
+         lease_owner IS NOT NULL AS w_owned, \
+         EXISTS (SELECT 1 FROM agent_outbox o WHERE o.run_id = r.id) AS w_in_outbox"
+    };
+}
+pub(crate) use standing_columns;
+
+/// First letters of the columns above.
+const HIDDEN: &str = "w_";
+
+/// What a run's row says about its standing.
+#[derive(Debug, Clone)]
+struct Standing {
+    status: RunStatus,
+    stored: Option<Value>,
+    held: bool,
+    /// A worker's name is on the row, alive or not.
+    owned: bool,
+    retry_at: Option<Timestamp>,
+    retrying: bool,
+    in_outbox: bool,
+    event_at: Timestamp,
+    lease_end: Option<Timestamp>,
+    paused_at: Option<Timestamp>,
+    created_at: Timestamp,
+    queued_at: Option<Timestamp>,
+}
+
+/// Replaces the columns of [`standing_columns`] in a shown run by `waiting_for`.
+pub(crate) fn explain(row: &Row, shown: &mut Value) -> Result<(), StoreError> {
+    let waiting_for = of_row(row)?;
+    if let Some(object) = shown.as_object_mut() {
+        object.retain(|name, _| !name.starts_with(HIDDEN));
+        object.insert("waiting_for".to_owned(), waiting_for.unwrap_or(Value::Null));
+    }
+    Ok(())
+}
+
+fn of_row(row: &Row) -> Result<Option<Value>, StoreError> {
+    if !column::<bool>(row, "w_ours")? {
+        return Ok(None);
+    }
+    let status: &str = column(row, "w_status")?;
+    Ok(reason(&Standing {
+        status: RunStatus::parse(status).ok_or_else(|| StoreError::row("unknown status"))?,
+        stored: column(row, "w_stored")?,
+        held: column(row, "w_held")?,
+        owned: column(row, "w_owned")?,
+        retry_at: column(row, "w_retry_at")?,
+        retrying: column(row, "w_retrying")?,
+        in_outbox: column(row, "w_in_outbox")?,
+        event_at: column(row, "w_event_at")?,
+        lease_end: column(row, "w_lease_end")?,
+        paused_at: column(row, "w_paused_at")?,
+        created_at: column(row, "w_created_at")?,
+        queued_at: column(row, "w_queued_at")?,
+    }))
+}
+
+fn reason(run: &Standing) -> Option<Value> {
+    let since = |at: Option<Timestamp>| at.unwrap_or(run.event_at);
+    let (what, since) = match run.status {
+        status if status.is_final() => return None,
+        RunStatus::Created => (
+            waiting(WaitKind::User, "not started: send the action start"),
+            run.created_at,
+        ),
+        RunStatus::Paused => (
+            waiting(WaitKind::User, "paused: send the action resume"),
+            since(run.paused_at),
+        ),
+        RunStatus::WaitingUser => {
+            let stored = run.stored.clone();
+            let what = stored.unwrap_or_else(|| waiting(WaitKind::User, "it asked its user"));
+            (what, since(run.paused_at))
+        }
+        _ if run.held => return None,
+        _ if run.retrying => {
+            let stored = run.stored.clone();
+            let mut what = stored.unwrap_or_else(|| waiting(WaitKind::Retry, "an attempt failed"));
+            what["until"] = json!(run.retry_at.map(wire_time));
+            (what, run.event_at)
+        }
+        _ if run.owned => (
+            waiting(WaitKind::Queue, "its worker was lost, another one takes over"),
+            since(run.lease_end),
+        ),
+        _ if run.in_outbox => (
+            waiting(WaitKind::Queue, "stored, and on its way into the queue"),
+            since(run.queued_at),
+        ),
+        _ => (waiting(WaitKind::Queue, IN_LINE), since(run.queued_at)),
+    };
+    let mut what = what;
+    what["since"] = json!(wire_time(since));
+    Some(what)
+}
+
+/// `detail` of a run about which only the queue knows more.
+pub const IN_LINE: &str = "in line for a worker";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn standing(status: RunStatus) -> Standing {
+        let at = Timestamp::UNIX_EPOCH;
+        Standing {
+            status,
+            stored: None,
+            held: false,
+            owned: false,
+            retry_at: None,
+            retrying: false,
+            in_outbox: false,
+            event_at: at,
+            lease_end: None,
+            paused_at: None,
+            created_at: at,
+            queued_at: None,
+        }
+    }
+
+    fn kind(run: &Standing) -> Option<String> {
+        let what = reason(run)?;
+        assert_eq!(what["since"], "1970-01-01T00:00:00.000000Z");
+        assert!(!what["detail"].as_str().unwrap_or_default().is_empty(), "{what}");
+        Some(what["kind"].as_str().unwrap_or_default().to_owned())
+    }
+
+    #[test]
+    fn every_run_that_does_not_move_says_why_and_no_other() {
+        for status in RunStatus::ALL {
+            let waits = kind(&standing(status)).is_some();
+            assert_eq!(waits, !status.is_final(), "{status}");
+        }
+        let held = Standing {
+            held: true,
+            owned: true,
+            ..standing(RunStatus::Executing)
+        };
+        assert_eq!(kind(&held), None);
+        let lost = Standing { held: false, ..held };
+        assert_eq!(kind(&lost).as_deref(), Some("queue"));
+    }
+
+    #[test]
+    fn a_retry_says_until_when_and_after_what() {
+        let run = Standing {
+            stored: Some(waiting(WaitKind::ModelBackoff, "overloaded")),
+            retrying: true,
+            retry_at: Some(Timestamp::UNIX_EPOCH),
+            ..standing(RunStatus::Executing)
+        };
+        let what = reason(&run).unwrap();
+        assert_eq!(what["kind"], "model_backoff");
+        assert_eq!(what["detail"], "overloaded");
+        assert_eq!(what["until"], "1970-01-01T00:00:00.000000Z");
+    }
+}

@@ -1,0 +1,1 @@
+ALTER TABLE agent_steps DROP COLUMN claimed_epoch, DROP COLUMN settled_epoch;
