@@ -92,6 +92,17 @@ struct Running {
     process: Option<Process>,
     starts: u32,
     paused: bool,
+    /// SIGTERM was sent.
+    asked: bool,
+}
+
+/// A process that ended by itself.
+#[derive(Debug)]
+pub struct Ended {
+    pub status: ExitStatus,
+    pub stdout: String,
+    /// It was asked to, with SIGTERM.
+    pub asked: bool,
 }
 
 /// One program: its process (if it runs), its links, its settings.
@@ -126,6 +137,7 @@ impl Node {
         }
         running.starts += 1;
         running.paused = false;
+        running.asked = false;
         let program = Program::new(bin(self.role.program())).envs(self.env.clone());
         running.process = Some(program.start());
     }
@@ -143,9 +155,11 @@ impl Node {
 
     /// SIGTERM; its exit is met by [`Node::reap`].
     pub fn term(&self) {
-        if let Some(process) = &mut self.locked().process {
+        let mut running = self.locked();
+        if let Some(process) = &mut running.process {
             process.unpause();
             process.term();
+            running.asked = true;
         }
     }
 
@@ -182,14 +196,19 @@ impl Node {
         self.locked().process.as_ref().map(Process::pid)
     }
 
-    /// The exit status of a process that ended although nobody killed it; it is gone afterwards.
-    pub fn reap(&self) -> Option<ExitStatus> {
+    /// The end of a process that nobody killed; it is gone afterwards.
+    pub fn reap(&self) -> Option<Ended> {
         let mut running = self.locked();
         let status = running.process.as_mut()?.ended()?;
-        if let Some(process) = running.process.take() {
-            self.keep_logs(&process, running.starts);
-        }
-        Some(status)
+        let process = running.process.take()?;
+        self.keep_logs(&process, running.starts);
+        let stdout = process.stdout();
+        let asked = std::mem::take(&mut running.asked);
+        Some(Ended {
+            status,
+            stdout,
+            asked,
+        })
     }
 
     /// What the present process has written to stdout; empty when none runs.

@@ -1,0 +1,35 @@
+//! Starts programs again that ended by themselves, and writes down how they ended.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::history::{Entry, History};
+use crate::system::System;
+
+const EVERY: Duration = Duration::from_millis(100);
+/// What a worker logs before it ends itself because it could not work any more.
+const WATCHDOG_TEXTS: [&str; 3] = [
+    "no claim completed",
+    "no claim round trip",
+    "the runtime is blocked",
+];
+
+/// Watches all programs until the task is aborted.
+pub async fn supervise(system: Arc<System>, history: Arc<History>) {
+    loop {
+        tokio::time::sleep(EVERY).await;
+        for node in system.nodes() {
+            let Some(ended) = node.reap() else { continue };
+            if ended.asked && ended.status.code() == Some(0) {
+                history.note(format!("{} left as it was asked to", node.name));
+            } else {
+                history.add(Entry::Exit {
+                    node: node.name.clone(),
+                    code: ended.status.code(),
+                    watchdog: WATCHDOG_TEXTS.iter().any(|text| ended.stdout.contains(text)),
+                });
+            }
+            node.start();
+        }
+    }
+}
