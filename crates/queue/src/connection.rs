@@ -9,6 +9,7 @@ use crate::endpoint::{Endpoint, Host, Layout};
 use crate::error::QueueError;
 use crate::options::RedisOptions;
 use crate::script::Script;
+use crate::supervision::{keep_connected, replace_when_silent, report_outages};
 use fred::clients::{Client, SubscriberClient, WithOptions};
 use fred::error::Error as FredError;
 use fred::interfaces::{ClientLike, EventInterface, FredResult};
@@ -20,7 +21,6 @@ use fred::types::{Builder, ClusterHash, Key, RespVersion, Value};
 use futures::future::BoxFuture;
 use std::future::Future;
 use std::time::Duration;
-use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -28,21 +28,16 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 const BRIEF: Duration = Duration::from_secs(1);
 /// Longest wait for any other answer.
 const NORMAL: Duration = Duration::from_secs(5);
-/// Longest wait for a connection to come up before the next try.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A connection that answers nothing for this long is given up.
-const UNRESPONSIVE_AFTER: Duration = Duration::from_secs(10);
-const UNRESPONSIVE_CHECK: Duration = Duration::from_secs(3);
-/// Reconnects: the first at once, then doubling from 50 ms to 2 s, for ever.
+/// Longest wait for a connection to come up before the next try. With the longest pause between two tries it stays
+/// below the 5 s in which work goes on after an outage.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// A connection that is not written to and answers nothing for this long is given up (in a cluster: to any node).
+const UNRESPONSIVE_AFTER: Duration = Duration::from_secs(4);
+const UNRESPONSIVE_CHECK: Duration = Duration::from_secs(1);
+/// Reconnects: the first at once, then doubling from 50 ms to 1 s, for ever.
 const RECONNECT_MIN_MS: u32 = 50;
-const RECONNECT_MAX_MS: u32 = 2_000;
-const RECONNECT_JITTER_MS: u32 = 50;
-/// Pause before a client that gave up (wrong password) is started again.
-const RESTART_AFTER: Duration = Duration::from_secs(2);
-/// Longest wait for an orderly goodbye.
-const QUIT_TIMEOUT: Duration = Duration::from_secs(1);
-/// Pauses between two log lines of one outage, in seconds; the last one repeats.
-const OUTAGE_LOG_SECONDS: [u64; 5] = [1, 2, 4, 8, 10];
+const RECONNECT_MAX_MS: u32 = 1_000;
+const RECONNECT_JITTER_MS: u32 = 200;
 /// fred's event channels hold 32 messages by default, which a burst of published events overruns.
 const SUBSCRIBER_CHANNEL_CAPACITY: usize = 4096;
 
@@ -54,7 +49,7 @@ pub(crate) enum Patience {
 }
 
 impl Patience {
-    fn options(self) -> Options {
+    pub(crate) fn options(self) -> Options {
         let timeout = match self {
             Self::Brief => BRIEF,
             Self::Normal => NORMAL,
@@ -72,6 +67,7 @@ impl Patience {
 #[derive(Debug)]
 pub(crate) struct Connection<C = Client> {
     client: C,
+    stop: CancellationToken,
     _tasks: DropGuard,
 }
 
@@ -79,7 +75,9 @@ impl Connection<Client> {
     /// Returns at once; must be called inside the runtime that is to drive the socket.
     pub(crate) fn open(options: &RedisOptions, role: &'static str) -> Result<Self, QueueError> {
         let client = builder(options)?.build().map_err(unusable)?;
-        Ok(Self::supervised(client, role))
+        let this = Self::supervised(client.clone(), role);
+        tokio::spawn(replace_when_silent(client, role, this.stop.clone()));
+        Ok(this)
     }
 
     /// Runs a script with the given time to answer.
@@ -119,6 +117,7 @@ impl<C: ClientLike + EventInterface + 'static> Connection<C> {
         tokio::spawn(keep_connected(client.clone(), role, stop.clone()));
         Self {
             client,
+            stop: stop.clone(),
             _tasks: stop.drop_guard(),
         }
     }
@@ -231,106 +230,5 @@ fn server(layout: &Layout) -> ServerConfig {
             ServerConfig::new_sentinel(pairs(sentinels), service.clone())
         }
         Layout::Cluster(hosts) => ServerConfig::new_clustered(pairs(hosts)),
-    }
-}
-
-/// fred ends its task for good on some errors (authentication); start it again, since the password or the
-/// server may be put right.
-async fn keep_connected<C: ClientLike>(client: C, role: &'static str, stop: CancellationToken) {
-    loop {
-        let mut task = client.connect();
-        tokio::select! {
-            () = stop.cancelled() => {
-                if tokio::time::timeout(QUIT_TIMEOUT, client.quit()).await.is_err() {
-                    tracing::debug!(role, "redis connection closed without a goodbye");
-                }
-                task.abort();
-                return;
-            }
-            ended = &mut task => {
-                tracing::debug!(role, ?ended, "redis client ended; starting it again");
-            }
-        }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(RESTART_AFTER) => {}
-        }
-    }
-}
-
-/// Counts every connection error and logs those of one outage at a slowing pace.
-async fn report_outages<C: ClientLike + EventInterface>(
-    client: C,
-    role: &'static str,
-    stop: CancellationToken,
-) {
-    let mut errors = client.error_rx();
-    let mut connects = client.reconnect_rx();
-    let mut outage = Outage::default();
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            error = errors.recv() => match error {
-                Ok((fault, _)) => {
-                    metrics::counter!("agent_redis_connection_errors_total").increment(1);
-                    if outage.is_worth_a_line(Instant::now()) {
-                        tracing::warn!(role, fault = %fault, "redis is not reachable; trying again");
-                    }
-                }
-                Err(RecvError::Lagged(missed)) => {
-                    metrics::counter!("agent_redis_connection_errors_total").increment(missed);
-                }
-                Err(RecvError::Closed) => return,
-            },
-            connected = connects.recv() => {
-                if matches!(connected, Err(RecvError::Closed)) {
-                    return;
-                }
-                if outage.end() {
-                    tracing::info!(role, "redis is reachable again");
-                }
-            }
-        }
-    }
-}
-
-/// When an outage's next failure is logged.
-#[derive(Debug, Default)]
-struct Outage {
-    lines: usize,
-    next_line: Option<Instant>,
-}
-
-impl Outage {
-    fn is_worth_a_line(&mut self, now: Instant) -> bool {
-        if self.next_line.is_some_and(|next| now < next) {
-            return false;
-        }
-        let step = self.lines.min(OUTAGE_LOG_SECONDS.len() - 1);
-        self.next_line = Some(now + Duration::from_secs(OUTAGE_LOG_SECONDS[step]));
-        self.lines += 1;
-        true
-    }
-
-    /// True when there was one.
-    fn end(&mut self) -> bool {
-        std::mem::take(self).lines > 0
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_outage_is_logged_after_1_2_4_8_and_then_every_10_seconds() {
-        let start = Instant::now();
-        let mut outage = Outage::default();
-        let lines: Vec<u64> = (0..50)
-            .filter(|second| outage.is_worth_a_line(start + Duration::from_secs(*second)))
-            .collect();
-        assert_eq!(lines, [0, 1, 3, 7, 15, 25, 35, 45]);
-        assert!(outage.end());
-        assert!(!outage.end());
     }
 }

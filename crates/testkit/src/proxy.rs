@@ -27,8 +27,12 @@ enum Mode {
 
 #[derive(Debug)]
 struct Shared {
-    target: SocketAddr,
+    target: Mutex<SocketAddr>,
     mode: watch::Sender<Mode>,
+    /// Connections with a smaller number are held for ever.
+    held_below: AtomicU64,
+    /// A connection that sends this text is held for ever.
+    trap: Mutex<Option<Vec<u8>>>,
     /// What the next request must contain to lose its reply; `Some("")` = any request.
     doomed: Mutex<Option<Vec<u8>>>,
     /// 0 = never.
@@ -54,8 +58,10 @@ impl FaultProxy {
             .expect("the port was free a moment ago");
         let port = listener.local_addr().expect("bound").port();
         let shared = Arc::new(Shared {
-            target: SocketAddr::from((Ipv4Addr::LOCALHOST, target_port)),
+            target: Mutex::new(local(target_port)),
             mode: watch::Sender::new(Mode::Pass),
+            held_below: AtomicU64::new(0),
+            trap: Mutex::new(None),
             doomed: Mutex::new(None),
             cut_every: AtomicU64::new(0),
             accepted: AtomicU64::new(0),
@@ -84,9 +90,29 @@ impl FaultProxy {
         self.enter(Mode::Stall);
     }
 
-    /// Forwards again (what a stall held back too) and ends every other fault.
+    /// From now on the present connections stay open and carry nothing, for ever; new ones work. What a failover behind
+    /// a router without connection tracking looks like.
+    pub fn hold_present(&self) {
+        let next = self.shared.accepted.load(Ordering::SeqCst);
+        self.shared.held_below.store(next, Ordering::SeqCst);
+    }
+
+    /// Every connection that sends `text` from now on stays open and carries nothing more, for ever.
+    pub fn hold_senders_of(&self, text: &str) {
+        *self.shared.trap.lock().expect("not poisoned") = Some(text.as_bytes().to_vec());
+    }
+
+    /// New connections go to 127.0.0.1:`port`; the present ones are cut.
+    pub fn retarget(&self, port: u16) {
+        *self.shared.target.lock().expect("not poisoned") = local(port);
+        self.cut();
+        self.enter(Mode::Pass);
+    }
+
+    /// Forwards again (what a stall held back too) and ends every other fault, except for connections that are held.
     pub fn restore(&self) {
         *self.shared.doomed.lock().expect("not poisoned") = None;
+        *self.shared.trap.lock().expect("not poisoned") = None;
         self.shared.cut_every.store(0, Ordering::SeqCst);
         self.enter(Mode::Pass);
     }
@@ -139,6 +165,10 @@ impl Drop for FaultProxy {
     }
 }
 
+fn local(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
 async fn bind(port: u16) -> std::io::Result<TcpListener> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await
 }
@@ -166,8 +196,8 @@ async fn accept(shared: Arc<Shared>, port: u16, listener: TcpListener, report: w
         tokio::select! {
             changed = modes.changed() => changed.expect("the sender lives in `shared`"),
             client = next_client(open.as_ref()) => {
-                shared.accepted.fetch_add(1, Ordering::SeqCst);
-                connections.spawn(serve(Arc::clone(&shared), client));
+                let number = shared.accepted.fetch_add(1, Ordering::SeqCst);
+                connections.spawn(serve(Arc::clone(&shared), client, number));
             }
             Some(_) = connections.join_next() => {}
         }
@@ -188,22 +218,27 @@ async fn next_client(listener: Option<&TcpListener>) -> TcpStream {
 /// What both directions of one connection share.
 struct Link {
     shared: Arc<Shared>,
+    number: u64,
     bytes: AtomicU64,
     doomed: AtomicBool,
+    trapped: AtomicBool,
 }
 
-async fn serve(shared: Arc<Shared>, client: TcpStream) {
+async fn serve(shared: Arc<Shared>, client: TcpStream, number: u64) {
     let mut modes = shared.mode.subscribe();
     if modes.wait_for(|mode| *mode == Mode::Pass).await.is_err() {
         return;
     }
-    let Ok(server) = TcpStream::connect(shared.target).await else {
+    let target = *shared.target.lock().expect("not poisoned");
+    let Ok(server) = TcpStream::connect(target).await else {
         return;
     };
     let link = Link {
         shared,
+        number,
         bytes: AtomicU64::new(0),
         doomed: AtomicBool::new(false),
+        trapped: AtomicBool::new(false),
     };
     for stream in [&client, &server] {
         if let Err(error) = stream.set_nodelay(true) {
@@ -252,6 +287,9 @@ async fn copy(link: &Link, side: Side, mut from: OwnedReadHalf, mut to: OwnedWri
         if modes.wait_for(|mode| *mode == Mode::Pass).await.is_err() {
             return Outcome::Broken;
         }
+        if link.is_held(side, &buffer[..count]) {
+            std::future::pending::<()>().await;
+        }
         if count == 0 {
             return if to.shutdown().await.is_ok() {
                 Outcome::Ended
@@ -276,6 +314,14 @@ async fn copy(link: &Link, side: Side, mut from: OwnedReadHalf, mut to: OwnedWri
 }
 
 impl Link {
+    fn is_held(&self, side: Side, data: &[u8]) -> bool {
+        let trap = self.shared.trap.lock().expect("not poisoned");
+        if side == Side::Client && trap.as_ref().is_some_and(|text| contains(data, text)) {
+            self.trapped.store(true, Ordering::SeqCst);
+        }
+        self.trapped.load(Ordering::SeqCst) || self.number < self.shared.held_below.load(Ordering::SeqCst)
+    }
+
     fn loses_reply(&self, side: Side, data: &[u8]) -> bool {
         if side == Side::Server {
             return self.doomed.load(Ordering::SeqCst);

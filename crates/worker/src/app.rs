@@ -4,26 +4,31 @@ use crate::build::build;
 use crate::config::Options;
 use crate::health::{self, Checks};
 use crate::held::HeldRuns;
-use crate::intake::{Intake, Progress};
+use crate::intake::Intake;
 use crate::job_processor::JobProcessor;
 use crate::lease::LeaseThread;
 use crate::log::with_sources;
 use crate::obey::Obey;
 use crate::upkeep::Upkeep;
+use crate::watchdog::{self, Watchdog};
 use bootstrap::Shutdown;
 use bootstrap::http::{HttpLimits, serve};
 use bootstrap::settings::exit;
 use domain::clock::wire_time;
-use queue::{Queue, RedisOptions};
+use queue::RedisOptions;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-/// The process ends by itself when Redis answers and no claim round trip completed for this long.
-const WATCHDOG_AFTER: Duration = Duration::from_secs(15);
-/// How long the loop's own connection may take to come up after Redis is back.
-const RECONNECT_PATIENCE: Duration = Duration::from_secs(10);
+/// Bounds of the end, each counted after the one before; together below 5 s, also while a store is away.
+/// Stopped steps end and their runs go back within this time.
+const HAND_BACK_LIMIT: Duration = Duration::from_secs(3);
+/// The last notes in Redis.
+const FAREWELL_LIMIT: Duration = Duration::from_millis(700);
+/// Upkeep and listeners, then the lease thread.
+const BACKGROUND_LIMIT: Duration = Duration::from_millis(400);
 
 /// Why the worker does not start; decides the exit code.
 #[derive(Debug, thiserror::Error)]
@@ -97,7 +102,7 @@ impl App {
         } = self;
         let progress = intake.progress.clone();
         let lease_stop = lease.stop.clone();
-        let lease = match lease.start() {
+        let lease = match lease.start(progress.clone()) {
             Ok(thread) => thread,
             Err(error) => {
                 tracing::error!(error = %error, "lease thread not started");
@@ -112,9 +117,10 @@ impl App {
             shutdown.soft(),
             bootstrap::telemetry::metrics(),
         );
-        let background = tokio::spawn(futures::future::join3(
+        let background = tokio::spawn(futures::future::join4(
             upkeep.run(last.clone()),
             obey.run(last.clone()),
+            watchdog::beat(progress.clone(), last.clone()),
             serve(
                 listener,
                 admin,
@@ -123,14 +129,22 @@ impl App {
                 shutdown.hard(),
             ),
         ));
-        describe(&processor).await;
+        let described = describe(processor.clone());
+        tokio::spawn(shutdown.soft().run_until_cancelled_owned(described));
+        let watchdog = Watchdog {
+            progress,
+            redis,
+            worker: processor.worker.clone(),
+        };
         shutdown.spawn("intake", intake.run());
-        shutdown.spawn("watchdog", watchdog(progress, redis, shutdown.soft()));
+        shutdown.spawn("watchdog", watchdog.run(shutdown.soft()));
         drain(&shutdown, &processor, grace).await;
         last.cancel();
         lease_stop.cancel();
-        let lease = tokio::task::spawn_blocking(move || lease.join().is_ok()).await;
-        let ended = (background.await.is_ok(), lease.unwrap_or(false));
+        let lease = tokio::task::spawn_blocking(move || lease.join().is_ok());
+        let background = timeout(BACKGROUND_LIMIT, background).await;
+        let lease = timeout(BACKGROUND_LIMIT, lease).await;
+        let ended = (matches!(background, Ok(Ok(_))), matches!(lease, Ok(Ok(true))));
         tracing::info!(background = ended.0, lease = ended.1, "worker stopped");
         if let Some(crash) = shutdown.crashed() {
             tracing::error!(crash, "a background task failed");
@@ -147,17 +161,26 @@ async fn drain(shutdown: &Shutdown, processor: &JobProcessor, grace: Duration) {
         tracing::warn!("running steps are stopped");
         wait_for_hand_back(&processor.held).await;
     }
-    debug_line(processor, "stopped").await;
-    if let Err(error) = processor.queue.note_stop(&processor.worker).await {
-        tracing::debug!(error = %error, "stop not noted");
+    let farewell = async {
+        debug_line(processor, "stopped").await;
+        if let Err(error) = processor.queue.note_stop(&processor.worker).await {
+            tracing::debug!(error = %error, "stop not noted");
+        }
+    };
+    if timeout(FAREWELL_LIMIT, farewell).await.is_err() {
+        tracing::debug!("stop not noted: redis does not answer");
     }
 }
 
-/// Steps that were stopped end within their own limits; then their runs are back in the queue.
+/// Steps that were stopped end within their own limits; then their runs are back in the queue. What a store that is away
+/// does not take back is taken over when its lease runs out.
 async fn wait_for_hand_back(held: &HeldRuns) {
-    let until = Instant::now() + Duration::from_secs(5);
+    let until = Instant::now() + HAND_BACK_LIMIT;
     while !held.is_empty() && Instant::now() < until {
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    if !held.is_empty() {
+        tracing::warn!(runs = held.len(), "runs not handed back, their leases run out");
     }
 }
 
@@ -170,7 +193,7 @@ async fn debug_line(processor: &JobProcessor, what: &str) {
 }
 
 /// Says at start what this worker is and what its stores promise.
-async fn describe(processor: &JobProcessor) {
+async fn describe(processor: Arc<JobProcessor>) {
     metrics::gauge!("agent_worker_info", "worker" => processor.worker.to_string(), "version" => env!("CARGO_PKG_VERSION"))
         .set(1.0);
     tracing::info!(worker = %processor.worker, model = processor.model.describe(), sandbox = processor.sandbox.describe(),
@@ -178,7 +201,7 @@ async fn describe(processor: &JobProcessor) {
     if let Err(error) = processor.queue.note_start(processor.clock.now()).await {
         tracing::debug!(error = %error, "start not noted");
     }
-    debug_line(processor, "started").await;
+    debug_line(&processor, "started").await;
     match processor.queue.server_report().await {
         Ok(report) => {
             for warning in report.warnings() {
@@ -189,40 +212,4 @@ async fn describe(processor: &JobProcessor) {
             tracing::warn!(error = %with_sources(&error), "redis could not be asked about its settings");
         }
     }
-}
-
-/// Ends the process when the job loop stands still although Redis answers a fresh connection: "up but not consuming" must
-/// not last. While Redis is away the loop only waits, and ending would help nobody.
-async fn watchdog(progress: Progress, redis: RedisOptions, soft: CancellationToken) -> Result<(), String> {
-    loop {
-        tokio::select! {
-            () = soft.cancelled() => return Ok(()),
-            () = tokio::time::sleep(Duration::from_secs(1)) => {}
-        }
-        if progress.unanswered_for() <= WATCHDOG_AFTER || !answers(&redis).await {
-            continue;
-        }
-        // Redis may be back since this very moment: the loop's own connection gets the time to come up again.
-        tokio::time::sleep(RECONNECT_PATIENCE).await;
-        if progress.unanswered_for() > WATCHDOG_AFTER && answers(&redis).await {
-            return Err(format!(
-                "no claim round trip for {} s",
-                progress.unanswered_for().as_secs()
-            ));
-        }
-    }
-}
-
-/// A new connection gets an answer within a few seconds.
-async fn answers(redis: &RedisOptions) -> bool {
-    let Ok(queue) = Queue::connect(redis).await else {
-        return false;
-    };
-    for _ in 0..10 {
-        if queue.ping().await.is_ok() {
-            return true;
-        }
-        tokio::time::sleep(Duration::from_millis(300)).await;
-    }
-    false
 }

@@ -1,4 +1,8 @@
 //! The admin listener: `/healthz` (is the job loop moving), `/readyz` (do the dependencies answer), `/metrics`.
+//!
+//! `/healthz` answers "would a restart help", so an outage of Redis or Postgres is no failure: the loop goes round and waits.
+//! It fails with `stalled` when the loop has not gone round for [`STALLED_AFTER`], and with `not_consuming` when the
+//! watchdog found that no claim completes although Redis would answer one; the process is then ending.
 
 use crate::intake::Progress;
 use crate::model::WithRetries;
@@ -17,7 +21,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// `/healthz` fails when no claim round trip completed for this long.
+/// `/healthz` fails when the job loop has not gone round for this long.
 pub const STALLED_AFTER: Duration = Duration::from_secs(30);
 /// Longest time of one check.
 const CHECK_LIMIT: Duration = Duration::from_secs(2);
@@ -134,6 +138,12 @@ pub fn router(
 }
 
 async fn healthz(State(admin): State<Admin>) -> Response {
+    if admin.progress.is_given_up() {
+        let seconds = admin.progress.unanswered_for().as_secs();
+        let reason = format!("no claim completed for {seconds} s although redis answers");
+        let body = json!({"status": "not_consuming", "reason": reason});
+        return (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response();
+    }
     let stalled = admin.progress.stood_still_for();
     if stalled < STALLED_AFTER || admin.soft.is_cancelled() {
         return Json(json!({"status": "ok"})).into_response();

@@ -4,19 +4,22 @@ use crate::job_processor::JobProcessor;
 use bootstrap::Shutdown;
 use queue::{Consumer, Delivery};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Pause after a failed claim; the queue's client reconnects meanwhile.
 const CLAIM_PAUSE: Duration = Duration::from_millis(250);
 
-/// How the job loop moves, in milliseconds since the start: its last turn, and its last answer from Redis.
+/// How the job loop moves, in milliseconds since the start: its last turn, and its last answer from Redis; whether the
+/// watchdog has given it up; and the beat of the runtime it lives in.
 #[derive(Debug, Clone)]
 pub struct Progress {
     start: Instant,
     turned_ms: Arc<AtomicU64>,
     answered_ms: Arc<AtomicU64>,
+    given_up: Arc<AtomicBool>,
+    beats: Arc<AtomicU64>,
 }
 
 impl Default for Progress {
@@ -25,6 +28,8 @@ impl Default for Progress {
             start: Instant::now(),
             turned_ms: Arc::default(),
             answered_ms: Arc::default(),
+            given_up: Arc::default(),
+            beats: Arc::default(),
         }
     }
 }
@@ -57,6 +62,26 @@ impl Progress {
     /// Time since the last completed claim round trip: what the watchdog looks at.
     pub fn unanswered_for(&self) -> Duration {
         self.since(&self.answered_ms)
+    }
+
+    /// The watchdog ends the process, because the loop is stuck.
+    pub fn give_up(&self) {
+        self.given_up.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Relaxed)
+    }
+
+    /// The runtime has run one of its tasks.
+    pub fn beat(&self) {
+        self.beats.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Changes at least every second while the runtime is not blocked. A number and no time: a process that was frozen
+    /// as a whole and woke up is not blocked.
+    pub fn beat_of_runtime(&self) -> u64 {
+        self.beats.load(Ordering::Relaxed)
     }
 }
 

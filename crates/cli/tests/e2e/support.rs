@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use reqwest::{Client, Response, StatusCode};
 use serde_json::{Value, json};
 use testkit::{
-    Frame, Postgres, Process, Program, Redis, S3, Sse, bin, eventually, eventually_some, free_port, jwt,
+    FaultProxy, Frame, Postgres, Process, Program, Redis, S3, Sse, bin, eventually, eventually_some,
+    free_port, jwt,
 };
 
 pub(crate) use crate::wire::{
@@ -27,6 +28,8 @@ pub(crate) struct System {
     pub(crate) workers: Vec<Process>,
     pub(crate) admin: Vec<u16>,
     pub(crate) redis: Redis,
+    /// Between the programs and Redis, when asked for.
+    pub(crate) proxy: Option<FaultProxy>,
     pub(crate) s3: S3,
     pub(crate) postgres: Option<Postgres>,
     pub(crate) database_url: String,
@@ -42,6 +45,7 @@ pub(crate) struct System {
 pub(crate) struct Setup {
     pub(crate) workers: usize,
     pub(crate) own_postgres: bool,
+    pub(crate) proxied: bool,
     pub(crate) worker_env: Vec<(&'static str, String)>,
 }
 
@@ -65,8 +69,20 @@ impl Setup {
         self
     }
 
+    /// The programs reach Redis through [`System::proxy`].
+    #[must_use]
+    pub(crate) fn proxied(mut self) -> Self {
+        self.proxied = true;
+        self
+    }
+
     pub(crate) async fn start(self) -> System {
         let redis = Redis::start().await;
+        let proxy = if self.proxied {
+            Some(FaultProxy::start(redis.port()).await)
+        } else {
+            None
+        };
         let s3 = S3::start().await;
         let postgres = if self.own_postgres {
             Some(Postgres::start().await)
@@ -78,11 +94,13 @@ impl Setup {
             None => Postgres::shared().await.migrated_database().await,
         };
         let port = free_port();
+        let redis_url = redis_url(&redis, proxy.as_ref());
         let mut system = System {
-            api: api_program(&database_url, &redis, &s3, port).start(),
+            api: api_program(&database_url, &redis_url, &s3, port).start(),
             workers: Vec::new(),
             admin: Vec::new(),
             redis,
+            proxy,
             s3,
             postgres,
             database_url,
@@ -100,10 +118,17 @@ impl Setup {
     }
 }
 
-fn api_program(database_url: &str, redis: &Redis, s3: &S3, port: u16) -> Program {
+fn redis_url(redis: &Redis, proxy: Option<&FaultProxy>) -> String {
+    proxy.map_or_else(
+        || redis.url(),
+        |proxy| format!("redis://127.0.0.1:{}", proxy.port()),
+    )
+}
+
+fn api_program(database_url: &str, redis_url: &str, s3: &S3, port: u16) -> Program {
     Program::new(bin("agent-api"))
         .env("DATABASE_URL", database_url)
-        .env("REDIS_URL", redis.url())
+        .env("REDIS_URL", redis_url)
         .env("JWT_SECRET", SECRET)
         .env("API_BIND_ADDR", format!("127.0.0.1:{port}"))
         .env("RUNTIME_BIND_ADDR", format!("127.0.0.1:{}", free_port()))
@@ -119,7 +144,7 @@ impl System {
         let admin = free_port();
         let worker = Program::new(bin("agent-worker"))
             .env("DATABASE_URL", &self.database_url)
-            .env("REDIS_URL", self.redis.url())
+            .env("REDIS_URL", redis_url(&self.redis, self.proxy.as_ref()))
             .env("LLM_PRIMARY_PROVIDER", "scripted")
             .env("S3_ENDPOINT", self.s3.endpoint())
             .env("S3_ACCESS_KEY", self.s3.access_key())
@@ -138,8 +163,22 @@ impl System {
 
     /// The API again, on the same port; returns when it is ready.
     pub(crate) async fn restart_api(&mut self) {
-        self.api = api_program(&self.database_url, &self.redis, &self.s3, self.port).start();
+        let redis_url = redis_url(&self.redis, self.proxy.as_ref());
+        self.api = api_program(&self.database_url, &redis_url, &self.s3, self.port).start();
         self.wait_ready(SOON).await;
+    }
+
+    /// A second API over the same stores, and its base URL; returns when it is ready.
+    pub(crate) async fn second_api(&self) -> (Process, String) {
+        let port = free_port();
+        let redis_url = redis_url(&self.redis, self.proxy.as_ref());
+        let api = api_program(&self.database_url, &redis_url, &self.s3, port).start();
+        let base = format!("http://127.0.0.1:{port}");
+        eventually(SOON, || async {
+            self.code(&format!("{base}/ready")).await == Some(200)
+        })
+        .await;
+        (api, base)
     }
 
     /// The status code of a GET, `None` when nobody answers.
@@ -154,7 +193,11 @@ impl System {
     }
 
     pub(crate) async fn post(&self, body: &Value) -> Response {
-        let request = self.client.post(format!("{}/agent/execute", self.base));
+        self.post_to(&self.base, body).await
+    }
+
+    pub(crate) async fn post_to(&self, base: &str, body: &Value) -> Response {
+        let request = self.client.post(format!("{base}/agent/execute"));
         request.bearer_auth(&self.token).json(body).send().await.unwrap()
     }
 
