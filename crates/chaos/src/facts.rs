@@ -87,13 +87,14 @@ impl Lists {
         ]
     }
 
-    /// Names of the lists that hold a job of this run, one per element.
-    pub fn of_run(&self, run_id: &str) -> Vec<&'static str> {
-        let of = |(name, jobs): (&'static str, &[Job])| {
-            let count = jobs.iter().filter(|job| job.run_id == run_id).count();
-            std::iter::repeat_n(name, count)
-        };
-        self.live().into_iter().flat_map(of).collect()
+    /// The elements of this run: list and job id.
+    pub fn of_run(&self, run_id: &str) -> Vec<(&'static str, &str)> {
+        let mut found = Vec::new();
+        for (name, jobs) in self.live() {
+            let own = jobs.iter().filter(|job| job.run_id == run_id);
+            found.extend(own.map(|job| (name, job.job_id.as_str())));
+        }
+        found
     }
 
     /// Read in one transaction.

@@ -88,10 +88,11 @@ pub enum Entry {
         code: Option<i32>,
         watchdog: bool,
     },
-    /// The observer saw a live run in a wrong number of lists.
+    /// The observer saw a run in a wrong number of lists. `two_jobs`: in two, under different job ids.
     Misplaced {
         run_id: String,
         detail: String,
+        two_jobs: bool,
     },
     /// The observer met a dead letter for the first time.
     DeadLetter {

@@ -16,6 +16,11 @@ use crate::fault::{self, Heavy, Light};
 use crate::history::{Entry, History};
 use crate::system::{Node, StoreName, System};
 
+/// How often the time comes in which Redis loses data, and how long it is. What follows is longer than the 30 s in which
+/// entries may be missing.
+const LOSS_PERIOD: Duration = Duration::from_secs(80);
+const LOSS_PART: Duration = Duration::from_secs(25);
+
 /// Which faults, and how dense.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -153,10 +158,17 @@ impl Nemesis {
         drop(taken);
     }
 
+    /// Losses of Redis come only in the first part of each period, so that in its last part the observer's looks count.
+    fn is_loss_time(begun: Instant) -> bool {
+        let phase_ms = begun.elapsed().as_millis() % LOSS_PERIOD.as_millis();
+        phase_ms < LOSS_PART.as_millis()
+    }
+
     async fn heavy_faults(self: &Arc<Self>, mut rng: StdRng, until: Instant) {
         let mut under_way = JoinSet::new();
         let (least, most) = self.plan.heavy_every_ms;
-        let mut bag = Vec::new();
+        let mut bag: Vec<Heavy> = Vec::new();
+        let begun = Instant::now();
         while Instant::now() < until {
             tokio::time::sleep(Duration::from_millis(rng.random_range(least..=most))).await;
             // From a shuffled bag, so that every kind comes equally often.
@@ -164,6 +176,9 @@ impl Nemesis {
                 bag.clone_from(&self.plan.heavy);
             }
             let fault = bag.swap_remove(rng.random_range(0..bag.len()));
+            if fault.loses_redis() && !Self::is_loss_time(begun) {
+                continue;
+            }
             let draw = Draw {
                 number: rng.random(),
                 long: rng.random_bool(0.4),

@@ -87,8 +87,10 @@ impl Observer {
             let places = lists.of_run(&run_id);
             let (version, status) = state;
             if places.len() != usize::from(status != "created") {
+                let jobs: HashSet<&str> = places.iter().map(|(_, job_id)| *job_id).collect();
                 self.history.add(Entry::Misplaced {
                     detail: format!("{status} (version {version}) and in {places:?}"),
+                    two_jobs: places.len() > 1 && jobs.len() == places.len(),
                     run_id,
                 });
             }

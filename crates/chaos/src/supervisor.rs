@@ -20,7 +20,9 @@ pub async fn supervise(system: Arc<System>, history: Arc<History>) {
         tokio::time::sleep(EVERY).await;
         for node in system.nodes() {
             let Some(ended) = node.reap() else { continue };
-            if ended.asked && ended.status.code() == Some(0) {
+            // A program that has said nothing yet does not watch for signals yet either.
+            let early = ended.status.code().is_none() && ended.stdout.is_empty();
+            if ended.asked && (ended.status.code() == Some(0) || early) {
                 history.note(format!("{} left as it was asked to", node.name));
             } else {
                 history.add(Entry::Exit {

@@ -358,12 +358,39 @@ fn a_misplaced_run_is_found_unless_redis_has_just_lost_its_data() {
                 loses_redis: true,
             };
             records.push(at(lost_second, loss("redis_flushall")));
-            let (run_id, detail) = (RUN.to_owned(), "in []".to_owned());
-            records.push(at(40, Entry::Misplaced { run_id, detail }));
+            records.push(at(40, misplaced(false)));
         })
     };
     assert_eq!(seen(9), ["live_run_misplaced"]);
     assert_eq!(seen(11), Vec::<&str>::new());
+}
+
+fn misplaced(two_jobs: bool) -> Entry {
+    Entry::Misplaced {
+        run_id: RUN.to_owned(),
+        detail: String::new(),
+        two_jobs,
+    }
+}
+
+#[test]
+fn two_jobs_of_a_run_are_found_unless_it_has_just_gone_on() {
+    let seen = |second: i64, two_jobs: bool| {
+        rules(move |records, _| {
+            let action = "resume".to_owned();
+            records.push(at(
+                10,
+                Entry::Acted {
+                    run_id: RUN.to_owned(),
+                    action,
+                },
+            ));
+            records.push(at(second, misplaced(two_jobs)));
+        })
+    };
+    assert_eq!(seen(31, true), ["live_run_misplaced"]);
+    assert_eq!(seen(12, false), ["live_run_misplaced"]);
+    assert_eq!(seen(12, true), Vec::<&str>::new());
 }
 
 #[test]
