@@ -66,6 +66,17 @@ impl Api {
         self.post("/agent/status", &body).await
     }
 
+    /// The effect ledger of a run.
+    pub async fn effects(&self, run: &str) -> Result<Value, Failure> {
+        let request = self.http.get(self.url(&format!("/agent/run/{run}/effects")));
+        json_of(self.send(request.timeout(ANSWER_TIMEOUT)).await?).await
+    }
+
+    /// Says what became of a tool call.
+    pub async fn settle_effect(&self, run: &str, step: &str, told: &Value) -> Result<Value, Failure> {
+        self.post(&format!("/agent/run/{run}/effects/{step}"), told).await
+    }
+
     /// One page of `GET /agent/logs`, after a seq.
     pub async fn logs(&self, run: &str, after: i64, limit: u32) -> Result<Value, Failure> {
         let path = format!("/agent/logs?run_id={run}&after={after}&limit={limit}");

@@ -1,6 +1,7 @@
 //! The commands, one module each, and the way to them.
 
 pub mod doctor;
+pub mod effects;
 pub mod files;
 pub mod queue;
 pub mod redis_facts;
@@ -37,6 +38,7 @@ pub async fn dispatch(console: Console, cli: Cli) -> Result<Code, Failure> {
         Command::Resume(args) => runs::resume(console, &Api::at(&place()?)?, &args).await,
         Command::Retry(args) => runs::retry(console, &Api::at(&place()?)?, &args.run).await,
         Command::Files(args) => files::files(console, &place()?, &args).await,
+        Command::Effects(args) => effects::effects(console, &Api::at(&place()?)?, &args).await,
         Command::Queue(args) => queue::queue(console, &place()?, &args).await,
         Command::Doctor { json } => doctor::doctor(console, &place()?, json).await,
         Command::Migrate => system::migrate(&place()?),

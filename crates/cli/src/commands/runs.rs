@@ -41,8 +41,9 @@ pub async fn list(console: Console, api: &Api, args: &RunsArgs) -> Result<Code, 
         let id = row["id"].as_str().unwrap_or_else(|| field("run_id"));
         let created = field("created_at");
         let status = format!("{:<12}", field("status"));
+        let waits = waiting(row).map_or_else(String::new, |why| format!("  [{why}]"));
         console.out(&format!(
-            "{id}  {}  {}  {}",
+            "{id}  {}  {}  {}{waits}",
             console.paint(render::status_style(field("status")), &status),
             created.get(..19).unwrap_or(created).replace('T', " "),
             one_line(field("prompt"), MAX_PROMPT)
@@ -78,6 +79,9 @@ pub async fn status(console: Console, api: &Api, run: &str, as_json: bool) -> Re
         vec!["created".to_owned(), field("created_at")],
         vec!["ended".to_owned(), field("completed_at")],
     ];
+    if let Some(why) = waiting(run) {
+        rows.push(vec!["waits for".to_owned(), why]);
+    }
     if let Some(error) = run["error_message"].as_str() {
         rows.push(vec!["error".to_owned(), one_line(error, 4 * MAX_PROMPT)]);
     }
@@ -91,6 +95,17 @@ pub async fn status(console: Console, api: &Api, run: &str, as_json: bool) -> Re
         .iter()
         .try_for_each(|line| console.out(line))?;
     Ok(Code::Ok)
+}
+
+/// Why a run does not move, in one line.
+fn waiting(run: &Value) -> Option<String> {
+    let why = &run["waiting_for"];
+    let (kind, detail) = (why["kind"].as_str()?, why["detail"].as_str().unwrap_or_default());
+    let until = why["until"]
+        .as_str()
+        .and_then(|at| at.get(11..19))
+        .map_or_else(String::new, |at| format!(", until {at}"));
+    Some(format!("{kind}{until}: {}", one_line(detail, 2 * MAX_PROMPT)))
 }
 
 /// `stop`, `pause`: one action on one run.

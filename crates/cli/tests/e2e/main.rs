@@ -4,9 +4,11 @@
 #![cfg(test)]
 
 mod commands;
+mod effects;
 mod errors;
 mod happy;
 mod losses;
+mod operators;
 mod queue;
 mod settings;
 mod steering;

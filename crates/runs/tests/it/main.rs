@@ -11,6 +11,7 @@ mod access;
 mod claims;
 mod commands;
 mod create;
+mod effects;
 mod migrations;
 mod reading;
 mod runtime;
