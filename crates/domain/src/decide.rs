@@ -168,7 +168,8 @@ fn pause(run: &RunState) -> Result<Decision, Rejection> {
         });
     }
     // A held job leaves `processing` when its worker lets go after the running step; an unheld one at once.
-    let job = if run.lease.is_some() {
+    let held = run.lease.as_ref().is_some_and(|lease| lease.alive);
+    let job = if held {
         JobIntent::Keep
     } else {
         JobIntent::Remove

@@ -41,9 +41,11 @@ pub(super) fn follow_up(batch: &mut Batch<'_>, enacted: Enacted, is_claim: bool)
     match enacted.job {
         JobIntent::Keep => {}
         JobIntent::Enqueue(job_id) => {
-            batch.run.state.job_id = Some(job_id);
+            let before = batch.run.state.job_id.replace(job_id);
             // A claim's entry is in the queue already, pushed by hand.
             if !is_claim {
+                // Its worker may not have let go of the one before yet: a run has one entry.
+                committed.remove_job = before.filter(|before| *before != job_id);
                 let job = batch.run.job(job_id);
                 batch.writes.push(write::outbox(&job));
                 committed.enqueue = Some(job);
