@@ -71,6 +71,22 @@ impl ApiClient {
         }
     }
 
+    /// Repeats a GET at one API after the other until it is answered with 200.
+    pub async fn get(&self, api: usize, path: &str) -> Value {
+        let mut api = api;
+        loop {
+            let url = format!("{}{path}", self.bases[api % self.bases.len()]);
+            if let Ok(answer) = self.http.get(url).bearer_auth(&self.token).send().await
+                && answer.status() == 200
+                && let Ok(body) = answer.json().await
+            {
+                return body;
+            }
+            api += 1;
+            tokio::time::sleep(REPEAT_PAUSE).await;
+        }
+    }
+
     /// `/agent/execute` with an action that names a run; repeated until there is an answer.
     pub async fn act(&self, api: usize, action: &str, run_id: &str) -> Answer {
         let body = json!({"action": action, "run_id": run_id});

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_postgres::Row;
 
+use crate::client::ApiClient;
 use crate::resp::{Client, Reply};
 use crate::sql::Sql;
 use crate::system::System;
@@ -52,6 +53,14 @@ pub struct Step {
     pub artifacts: i64,
     /// Epoch under which a worker stored the result.
     pub settled_epoch: Option<i64>,
+}
+
+/// An entry of a run's effect ledger, as the API shows it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Effect {
+    pub step_id: String,
+    pub state: String,
+    pub key: String,
 }
 
 /// An element of a job list.
@@ -146,11 +155,16 @@ pub struct Facts {
     /// By run, in order of step number.
     pub steps: BTreeMap<String, Vec<Step>>,
     pub lists: Lists,
+    /// By run, in the order of the API.
+    pub ledger: BTreeMap<String, Vec<Effect>>,
     /// Jobs committed and not pushed.
     pub outbox: i64,
     /// Lines of the programs' output that tell of a panic.
     pub panics: Vec<String>,
 }
+
+/// Runs whose ledger is looked at; run ids rise with time.
+const LEDGERS: usize = 300;
 
 const RUNS: &str = "SELECT id::text, status, error_code, waiting_for->>'kind', total_steps::bigint,
         completed_steps::bigint, failed_steps::bigint, last_seq, trim_scale(total_credits_used)::text,
@@ -184,7 +198,27 @@ impl Facts {
         facts.outbox = rows[0].get(0);
         let mut client = Client::connect(system.redis_port).await.expect("Redis is up");
         facts.lists = Lists::read(&mut client).await.expect("Redis answers");
+        facts.read_ledger(&ApiClient::new(system)).await;
         facts
+    }
+
+    /// The newest runs' ledgers, asked for at both APIs in turn.
+    async fn read_ledger(&mut self, client: &ApiClient) {
+        let newest = self.runs.keys().rev().take(LEDGERS).cloned();
+        for (api, run_id) in newest.enumerate().collect::<Vec<_>>() {
+            let path = format!("/agent/run/{run_id}/effects");
+            let effects = client.get(api, &path).await["effects"].clone();
+            let effects = effects.as_array().cloned().unwrap_or_default();
+            let effect = |value: &Value| {
+                let field = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
+                Effect {
+                    step_id: field("step_id"),
+                    state: field("state"),
+                    key: field("idempotency_key"),
+                }
+            };
+            self.ledger.insert(run_id, effects.iter().map(effect).collect());
+        }
     }
 }
 

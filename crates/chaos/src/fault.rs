@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::disk::SmallDisk;
 use crate::resp::{Client, Reply};
 use crate::sql::{SESSION_NAME, Sql};
 use crate::system::{Node, StoreName, System};
@@ -98,12 +99,14 @@ pub enum Heavy {
     /// SIGQUIT: recovery at the next start.
     PostgresCrash,
     S3Stop,
+    /// Not one more byte fits on the S3 store's disk for seconds.
+    DiskFull,
     /// More busy threads than CPUs for seconds.
     CpuBusy,
 }
 
 impl Heavy {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::WorkerKill,
         Self::WorkerStop,
         Self::WorkerTerm,
@@ -118,6 +121,7 @@ impl Heavy {
         Self::PostgresRestart,
         Self::PostgresCrash,
         Self::S3Stop,
+        Self::DiskFull,
         Self::CpuBusy,
     ];
 
@@ -137,6 +141,7 @@ impl Heavy {
             Self::PostgresRestart => "postgres_restart",
             Self::PostgresCrash => "postgres_crash",
             Self::S3Stop => "s3_stop",
+            Self::DiskFull => "disk_full",
             Self::CpuBusy => "cpu_busy",
         }
     }
@@ -262,6 +267,17 @@ pub async fn stop_s3(system: &System, down: Duration) {
     s3.stop().await;
     tokio::time::sleep(down).await;
     s3.restart().await;
+}
+
+/// The disk of the S3 store is full for this long.
+pub async fn fill_disk(disk: &SmallDisk, full: Duration) {
+    if let Err(error) = disk.fill() {
+        eprintln!("chaos: the disk is not filled: {error}");
+    }
+    tokio::time::sleep(full).await;
+    if let Err(error) = disk.free() {
+        eprintln!("chaos: the disk is not freed: {error}");
+    }
 }
 
 /// One link refuses or holds everything for this long.

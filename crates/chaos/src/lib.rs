@@ -2,11 +2,11 @@
 //!
 //! | module | is |
 //! | --- | --- |
-//! | [`system`], [`supervisor`] | programs and stores, a fault proxy on each link, new starts |
+//! | [`system`], [`node`], [`stores`], [`supervisor`] | programs and stores, a fault proxy on each link, new starts |
 //! | [`history`] | what happened, as lines of a file |
 //! | [`counting`] | the world outside: counts the effects of tools |
 //! | [`script`], [`load`], [`client`], [`operator`] | users and operators |
-//! | [`fault`], [`nemesis`] | faults and their schedule |
+//! | [`fault`], [`disk`], [`nemesis`] | faults and their schedule |
 //! | [`resp`], [`sql`], [`facts`], [`observer`] | looking into the stores without the code under test |
 //! | [`checker`] | the rules |
 //! | [`campaign`], [`directed`], [`report`] | one whole run, one aimed at one promise, and what was found |
@@ -18,16 +18,19 @@ pub mod checker;
 pub mod client;
 pub mod counting;
 pub mod directed;
+pub mod disk;
 pub mod facts;
 pub mod fault;
 pub mod history;
 pub mod load;
 pub mod nemesis;
+pub mod node;
 pub mod observer;
 pub mod operator;
 pub mod report;
 pub mod resp;
 pub mod script;
 pub mod sql;
+pub mod stores;
 pub mod supervisor;
 pub mod system;

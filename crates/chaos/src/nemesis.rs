@@ -38,7 +38,7 @@ impl Plan {
         Self {
             light: Light::ALL.to_vec(),
             heavy: Heavy::ALL.to_vec(),
-            light_every: Duration::from_millis(105),
+            light_every: Duration::from_millis(80),
             heavy_every_ms: (700, 2_600),
         }
     }
@@ -128,7 +128,6 @@ impl Nemesis {
         }
         let mut under_way = JoinSet::new();
         let mut tick = tokio::time::interval(self.plan.light_every);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while Instant::now() < until {
             tick.tick().await;
             let fault = self.plan.light[rng.random_range(0..self.plan.light.len())];
@@ -247,6 +246,9 @@ impl Nemesis {
         let Some(_taken) = self.busy.take("store") else {
             return;
         };
+        if fault == Heavy::DiskFull && self.system.stores.disk.is_none() {
+            return;
+        }
         self.record(fault.as_str(), "", fault.loses_redis());
         let down = draw.between(100, 2_500);
         let system = &self.system;
@@ -257,6 +259,11 @@ impl Nemesis {
             }
             Heavy::PostgresRestart | Heavy::PostgresCrash => {
                 fault::restart_postgres(system, fault == Heavy::PostgresCrash, down).await;
+            }
+            Heavy::DiskFull => {
+                if let Some(disk) = &system.stores.disk {
+                    fault::fill_disk(disk, down).await;
+                }
             }
             Heavy::S3Stop => fault::stop_s3(system, down).await,
             Heavy::CpuBusy => fault::burn_cpus(draw.between(1_000, 4_000)).await,

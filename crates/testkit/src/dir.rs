@@ -12,6 +12,11 @@ pub(crate) fn fresh(what: &str) -> PathBuf {
         _ if ram.is_dir() => ram.to_owned(),
         _ => std::env::temp_dir(),
     };
+    fresh_below(&parent, what)
+}
+
+/// The same below a directory of the caller's choice.
+pub(crate) fn fresh_below(parent: &Path, what: &str) -> PathBuf {
     parent.join(format!(
         "testkit-{what}-{:016x}",
         RandomState::new().hash_one(std::process::id())

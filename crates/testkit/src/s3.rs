@@ -1,7 +1,7 @@
 //! The product's own object store, in this process, over HTTP on a loopback port, in a directory of its own.
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use aws_credential_types::Credentials;
 use aws_sdk_s3::Client;
@@ -29,7 +29,15 @@ pub struct S3 {
 impl S3 {
     /// Starts it, with the bucket made.
     pub async fn start() -> Self {
-        let dir = crate::dir::fresh("s3");
+        Self::start_at(crate::dir::fresh("s3")).await
+    }
+
+    /// The same with its data below `parent`, for example on a file system that can be filled.
+    pub async fn start_below(parent: &Path) -> Self {
+        Self::start_at(crate::dir::fresh_below(parent, "s3")).await
+    }
+
+    async fn start_at(dir: PathBuf) -> Self {
         let guard = Guard::new(Ending::KillGroup, &dir);
         let port = crate::free_port();
         let server = launch(dir.clone(), port).await;

@@ -55,6 +55,7 @@ pub fn check(records: &[Record], facts: &Facts) -> Vec<Violation> {
     found.extend(rows::status_walks_along_the_table(facts));
     found.extend(rows::steps_are_numbered_and_told_once(facts));
     found.extend(rows::counters_equal_the_rows(facts));
+    found.extend(rows::the_ledger_tells_the_same_as_the_rows(facts));
     found.extend(calls::no_settled_step_is_called_again(records, facts));
     found.extend(calls::no_earlier_step_is_called_after_a_later_one(records));
     found.extend(calls::no_answered_step_is_called_again(records));

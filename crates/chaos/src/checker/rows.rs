@@ -190,3 +190,29 @@ pub(super) fn counters_equal_the_rows(facts: &Facts) -> Vec<Violation> {
     }
     found
 }
+
+/// The ledger that the API shows is the steps of Postgres: the same ones, in the same order, with the same end.
+pub(super) fn the_ledger_tells_the_same_as_the_rows(facts: &Facts) -> Vec<Violation> {
+    let mut found = Vec::new();
+    let none = Vec::new();
+    for (run_id, ledger) in &facts.ledger {
+        let steps = facts.steps.get(run_id).unwrap_or(&none);
+        let same = ledger
+            .iter()
+            .map(|effect| &effect.step_id)
+            .eq(steps.iter().map(|step| &step.id));
+        if !same {
+            let detail = format!("{} entries, {} steps", ledger.len(), steps.len());
+            found.push(Violation::of("ledger_differs", run_id, detail));
+            continue;
+        }
+        for (effect, step) in ledger.iter().zip(steps) {
+            let settled = !matches!(step.status.as_str(), "running" | "pending");
+            if (effect.state == "settled") != settled || !effect.key.starts_with(run_id) {
+                let detail = format!("step {} is {}, its entry {effect:?}", step.number, step.status);
+                found.push(Violation::of("ledger_differs", run_id, detail));
+            }
+        }
+    }
+    found
+}

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Violation, check};
 use crate::counting::STALE_TEXT;
-use crate::facts::{Event, Facts, Job, Run, Step};
+use crate::facts::{Effect, Event, Facts, Job, Run, Step};
 use crate::history::{Call, Entry, Record, Verdict};
 
 const RUN: &str = "run-1";
@@ -239,6 +239,24 @@ fn counters_that_differ_from_the_rows_are_found() {
         rules(|_, facts| run(facts).completed_steps = 3),
         ["counters_differ"]
     );
+}
+
+#[test]
+fn a_ledger_that_differs_from_the_rows_is_found() {
+    let with = |states: &'static [&'static str]| {
+        rules(move |_, facts| {
+            let entry = |(number, state): (usize, &&str)| Effect {
+                step_id: format!("step-{}", number + 1),
+                state: (*state).to_owned(),
+                key: format!("{RUN}:{}:0", number + 1),
+            };
+            let ledger = states.iter().enumerate().map(entry).collect();
+            facts.ledger.insert(RUN.to_owned(), ledger);
+        })
+    };
+    assert_eq!(with(&["settled", "settled"]), Vec::<&str>::new());
+    assert_eq!(with(&["settled", "claimed"]), ["ledger_differs"]);
+    assert_eq!(with(&["settled"]), ["ledger_differs"]);
 }
 
 #[test]
