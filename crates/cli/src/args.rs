@@ -4,6 +4,10 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use std::path::PathBuf;
 
+mod queue;
+
+pub use queue::{DropArgs, LetterFilter, QueueAction, QueueArgs, RetryArgs};
+
 const EXIT_CODES: &str = "Exit codes:
   0 ok   1 failed   2 wrong command line   3 the run waits for its user
   4 the system does not answer   5 token missing or refused   130 Ctrl-C
@@ -58,7 +62,9 @@ pub enum Command {
     Retry(OneRun),
     /// List or fetch the files of a run
     Files(FilesArgs),
-    /// Look into the queue
+    /// The tool calls of a run; say what became of one whose outcome is unknown
+    Effects(EffectsArgs),
+    /// Look into the queue and put it right
     Queue(QueueArgs),
     /// Check every dependency and say how to mend it
     #[command(after_help = "Examples:\n  agentctl doctor\n  agentctl doctor --json | jq 'select(.ok|not)'")]
@@ -223,37 +229,41 @@ pub enum FilesAction {
     Pull { dir: PathBuf },
 }
 
-/// `agentctl queue`
+/// `agentctl effects`
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  agentctl queue
-  agentctl queue peek processing
-  agentctl queue dead --json")]
-pub struct QueueArgs {
+#[command(
+    after_help = "A tool call that must not be repeated and whose worker was lost waits for you: it was done, it was not done
+(the model is told so), or call it again with the same idempotency key.
+
+Examples:
+  agentctl effects last
+  agentctl effects last settle 3 done --output '{\"id\": 7}' --note \"seen in the tracker\"
+  agentctl effects last settle 3 retry"
+)]
+pub struct EffectsArgs {
+    /// Run id, or `last`
+    pub run: String,
+    /// One JSON object per tool call
+    #[arg(long)]
+    pub json: bool,
     #[command(subcommand)]
-    pub action: Option<QueueAction>,
+    pub action: Option<EffectsAction>,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum QueueAction {
-    /// Length of each list (default)
-    Stats {
-        #[arg(long)]
-        json: bool,
-    },
-    /// The jobs of one list, as they are
-    Peek {
-        /// high_priority, pending, processing, retry or failed
-        list: String,
-        #[arg(long, default_value_t = 20)]
-        limit: usize,
-    },
-    /// Dead letters with their reasons
-    Dead {
-        #[arg(long, default_value_t = 20)]
-        limit: usize,
-        #[arg(long)]
-        json: bool,
+pub enum EffectsAction {
+    /// Say what became of a call and let the run go on
+    Settle {
+        /// Number or id of the step
+        step: String,
+        #[arg(value_parser = ["done", "not_done", "retry"])]
+        decision: String,
+        /// What the call gave, as JSON, for the model (with done)
+        #[arg(long, value_name = "JSON")]
+        output: Option<String>,
+        /// Why, for the log
+        #[arg(long, value_name = "TEXT")]
+        note: Option<String>,
     },
 }
 
@@ -302,9 +312,12 @@ mod tests {
 
     #[test]
     fn every_command_shows_an_example() {
-        for command in Cli::command()
+        let all = Cli::command();
+        let queue = all.find_subcommand("queue").unwrap();
+        for command in all
             .get_subcommands()
-            .filter(|command| !command.is_hide_set())
+            .chain(queue.get_subcommands())
+            .filter(|command| !command.is_hide_set() && command.get_name() != "help")
         {
             let help = command
                 .get_after_help()

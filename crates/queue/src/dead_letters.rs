@@ -94,6 +94,11 @@ impl Queue {
         let Some(job) = &letter.job else {
             return Ok(false);
         };
+        self.requeue_dead_letter_as(letter, job).await
+    }
+
+    /// As [`Queue::requeue_dead_letter`], with this job in its place, for example of an undecodable one.
+    pub async fn requeue_dead_letter_as(&self, letter: &DeadLetter, job: &Job) -> Result<bool, QueueError> {
         let again = Job {
             attempt: 1,
             retry_count: 0,
@@ -126,7 +131,8 @@ impl Queue {
         Ok(moved)
     }
 
-    async fn all_dead_letters(&self) -> Result<Vec<DeadLetter>, QueueError> {
+    /// Every dead letter, newest first.
+    pub async fn all_dead_letters(&self) -> Result<Vec<DeadLetter>, QueueError> {
         let mut letters = Vec::new();
         loop {
             let from = letters.len() as i64;

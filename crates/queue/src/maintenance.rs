@@ -5,13 +5,14 @@
 //! puts back elements whose lease is alive. [`Maintenance::audit`] compares what is known with what is in the lists and mends
 //! what two audits running found astray.
 
-use crate::connection::{Patience, measured};
+use crate::census::{Census, Fault};
 use crate::error::QueueError;
+use crate::glance::glance;
 use crate::keys::ListName;
 use crate::reply::arg;
 use crate::script;
 use crate::store::Store;
-use fred::interfaces::{HashesInterface, ListInterface, SortedSetsInterface};
+use fred::types::Value;
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -23,8 +24,8 @@ pub const AUDIT_INTERVAL: Duration = Duration::from_secs(5);
 const SWEEP_GUARD: Duration = Duration::from_millis(450);
 /// Most repairs of one sweep or audit, so that Redis is never held up.
 const MOST_REPAIRS: usize = 500;
-/// Elements read per call of an audit.
-const PAGE: usize = 1000;
+/// Repairs of one script call: each may walk through long lists.
+const REPAIR_BATCH: usize = 50;
 
 /// What a sweep did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -49,15 +50,9 @@ impl Swept {
 #[derive(Debug)]
 pub struct Maintenance {
     store: Store,
-    suspects: HashSet<Suspect>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Suspect {
-    /// Known to `jobs:meta` but in no list.
-    Id(String),
-    /// In the retry list without a due time.
-    Retry(Vec<u8>),
+    suspects: HashSet<Fault>,
+    /// Audits still to be done whatever the counts say.
+    close_looks: u8,
 }
 
 impl Maintenance {
@@ -65,6 +60,7 @@ impl Maintenance {
         Self {
             store,
             suspects: HashSet::new(),
+            close_looks: 0,
         }
     }
 
@@ -90,108 +86,61 @@ impl Maintenance {
     }
 
     /// Mends what this audit and the one before both found astray: jobs known but in no list are forgotten (so
-    /// that the reconciler can push them again), retries without a due time are queued. Cheap when the counts
-    /// agree. Returns the number of repairs.
+    /// that the reconciler can push them again), retries without a due time are queued, elements in the wrong list or
+    /// doubled are put right. Cheap when the counts agree. Returns the number of repairs.
     pub async fn audit(&mut self) -> Result<u64, QueueError> {
-        if self.counts_agree().await? {
+        if self.close_looks == 0 && glance(&self.store).await?.counts_agree {
             self.suspects.clear();
             return Ok(0);
         }
-        let found = self.find_suspects().await?;
-        let confirmed: Vec<&Suspect> = found
-            .iter()
-            .filter(|suspect| self.suspects.contains(suspect))
+        self.close_looks = self.close_looks.saturating_sub(1);
+        let found: HashSet<Fault> = Census::read(&self.store).await?.faults().into_iter().collect();
+        let confirmed: Vec<Fault> = found
+            .intersection(&self.suspects)
             .take(MOST_REPAIRS)
+            .cloned()
             .collect();
-        let mut args = Vec::with_capacity(confirmed.len() * 2);
-        for suspect in confirmed {
-            match suspect {
-                Suspect::Id(id) => args.extend([arg("id"), arg(id)]),
-                Suspect::Retry(text) => {
-                    args.extend([arg("retry"), fred::types::Value::Bytes(text.clone().into())]);
-                }
-            }
-        }
-        let mended = if args.is_empty() {
-            0
-        } else {
-            self.store.run(&script::PRUNE, args).await?.number()?
-        };
+        let mended = self.mend(&confirmed).await?;
         self.suspects = found;
         if mended > 0 {
             tracing::info!(mended, "queue audit repaired something");
         }
+        Ok(mended)
+    }
+
+    /// Makes the next two audits look whatever the counts say: a job is not where `jobs:meta` says.
+    pub fn look_closely(&mut self) {
+        self.close_looks = 2;
+    }
+
+    /// Mends these faults; each is checked again by the script. What only a sweep mends is left to it.
+    /// Returns the number of repairs.
+    pub async fn mend(&self, faults: &[Fault]) -> Result<u64, QueueError> {
+        let mut mended = 0;
+        for batch in faults.chunks(REPAIR_BATCH) {
+            let args: Vec<Value> = batch.iter().flat_map(repair).collect();
+            if !args.is_empty() {
+                mended += self.store.run(&script::PRUNE, args).await?.number()?;
+            }
+        }
         Ok(u64::try_from(mended).unwrap_or(0))
     }
+}
 
-    /// One round trip: every known job is one element, every retry has one due time.
-    async fn counts_agree(&self) -> Result<bool, QueueError> {
-        let keys = self.store.keys();
-        let pipeline = self.store.connection().with(Patience::Normal).pipeline();
-        let queued = async {
-            for list in ListName::ALL {
-                let () = pipeline.llen(keys.list(list)).await?;
-            }
-            let () = pipeline.hlen(keys.named("meta")).await?;
-            let () = pipeline.hlen(keys.named("body")).await?;
-            let () = pipeline.zcard(keys.named("retry:due")).await?;
-            pipeline.all::<Vec<u64>>().await
-        };
-        let counts = measured("audit", queued).await?;
-        let [high, pending, processing, retry, failed, meta, body, due] = counts[..] else {
-            return Err(QueueError::Unexpected { operation: "audit" });
-        };
-        let elements = high + pending + processing + retry + failed;
-        Ok(elements == meta && meta == body && retry == due)
-    }
-
-    async fn find_suspects(&self) -> Result<HashSet<Suspect>, QueueError> {
-        let mut listed = HashSet::new();
-        let mut suspects = HashSet::new();
-        for list in ListName::ALL {
-            for text in self.elements(list).await? {
-                let id = crate::rebuild::job_id_in(&text);
-                if list == ListName::Retry && !self.has_due(id.as_deref()).await? {
-                    suspects.insert(Suspect::Retry(text));
-                }
-                listed.extend(id);
-            }
+/// Kind, id, list and element for `lua/prune.lua`; nothing for what a sweep mends.
+fn repair(fault: &Fault) -> Vec<Value> {
+    let id = fault.job_id().unwrap_or_default();
+    let (kind, list, raw) = match fault {
+        Fault::Lost { .. } => ("lost", "", None),
+        Fault::Torn { list, raw, .. } => ("torn", list.code(), Some(raw)),
+        Fault::WrongList { list, raw, .. } | Fault::Doubled { list, raw, .. } => {
+            ("entry", list.code(), Some(raw))
         }
-        let mut cursor = String::from("0");
-        loop {
-            let (next, ids) = crate::rebuild::scan_hash(&self.store, "meta", &cursor, PAGE).await?;
-            let astray = ids
-                .into_iter()
-                .map(|(id, _)| id)
-                .filter(|id| !listed.contains(id));
-            suspects.extend(astray.map(Suspect::Id));
-            if next == "0" {
-                return Ok(suspects);
-            }
-            cursor = next;
-        }
-    }
-
-    async fn has_due(&self, id: Option<&str>) -> Result<bool, QueueError> {
-        let Some(id) = id else { return Ok(false) };
-        let client = self.store.connection().with(Patience::Normal);
-        let score: Option<f64> =
-            measured("audit", client.zscore(self.store.keys().named("retry:due"), id)).await?;
-        Ok(score.is_some())
-    }
-
-    async fn elements(&self, list: ListName) -> Result<Vec<Vec<u8>>, QueueError> {
-        let mut all = Vec::new();
-        loop {
-            let client = self.store.connection().with(Patience::Normal);
-            let from = all.len() as i64;
-            let range = client.lrange(self.store.keys().list(list), from, from + PAGE as i64 - 1);
-            let page: Vec<Vec<u8>> = measured("audit", range).await?;
-            let is_last = page.len() < PAGE;
-            all.extend(page);
-            if is_last {
-                return Ok(all);
-            }
-        }
-    }
+        Fault::NotDue { raw } => ("retry", ListName::Retry.code(), Some(raw)),
+        Fault::StrayDue { .. } => ("due", "", None),
+        Fault::StrayLease { .. } => ("lease", "", None),
+        Fault::Unleased { .. } => return Vec::new(),
+    };
+    let raw = raw.cloned().unwrap_or_default();
+    vec![arg(kind), arg(id), arg(list), Value::Bytes(raw.into())]
 }

@@ -15,7 +15,6 @@ use domain::{Event, Job, JobId, RunId, WorkerId};
 use fred::interfaces::{ClientLike, KeysInterface, ListInterface, PubsubInterface, SortedSetsInterface};
 use fred::types::{Expiration, Value};
 use jiff::Timestamp;
-use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +23,7 @@ const HEARTBEAT_TTL: Duration = Duration::from_secs(30);
 /// Workers that have not beaten for this long leave `jobs:workers`.
 const WORKER_FORGOTTEN_MS: i64 = 60_000;
 /// Most jobs of one push script.
-const PUSH_BATCH: usize = 500;
+pub(crate) const PUSH_BATCH: usize = 500;
 
 /// Sizes of the five lists.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -115,22 +114,8 @@ impl Queue {
         retry_at: Timestamp,
         last_error: &str,
     ) -> Result<bool, QueueError> {
-        let plain = text_of(job)?;
-        let keep = plain.len();
-        let tail = serde_json::json!({"last_error": last_error, "retry_at": wire_time(retry_at)}).to_string();
-        let text = format!("{},{}", &plain[..keep - 1], &tail[1..]);
-        // Up to the next millisecond: never early.
-        let due_ms = retry_at.as_microsecond().div_euclid(1000) + 1;
-        let home = ListName::home(job.priority);
-        let args = vec![
-            arg(job.job_id),
-            arg(home.code()),
-            arg(keep),
-            arg(text),
-            arg(due_ms),
-        ];
-        let answer = self.store.run(&script::PUSH_RETRY, args).await?;
-        Ok(answer.number()? == 1)
+        let waiting = [(job.clone(), retry_at)];
+        Ok(self.push_retries(&waiting, last_error).await? == 1)
     }
 
     /// Takes a job out of whatever list holds it, with its lease. False when Redis did not know it.
@@ -178,26 +163,6 @@ impl Queue {
             .into_iter()
             .map(|text| String::from_utf8_lossy(&text).into_owned())
             .collect())
-    }
-
-    /// How long the longest waiting job has waited in the high-priority or the pending list, in ms; nothing when
-    /// both are empty or their eldest were pushed by hand.
-    pub async fn oldest_pending_age_ms(&self, now: Timestamp) -> Result<Option<u64>, QueueError> {
-        #[derive(Deserialize)]
-        struct Enqueued {
-            enqueued_at: Timestamp,
-        }
-        let mut oldest: Option<Timestamp> = None;
-        for list in [ListName::HighPriority, ListName::Pending] {
-            let client = self.store.connection().with(Patience::Normal);
-            let tail: Option<Vec<u8>> =
-                measured("oldest", client.lindex(self.store.keys().list(list), -1)).await?;
-            let at = tail.and_then(|text| serde_json::from_slice::<Enqueued>(&text).ok());
-            if let Some(Enqueued { enqueued_at }) = at {
-                oldest = Some(oldest.map_or(enqueued_at, |other| other.min(enqueued_at)));
-            }
-        }
-        Ok(oldest.map(|at| u64::try_from(now.as_millisecond() - at.as_millisecond()).unwrap_or(0)))
     }
 
     /// Publishes committed events on their runs' channels, in order, in one round trip.
@@ -308,6 +273,19 @@ impl Queue {
         let client = self.store.connection().with(Patience::Brief);
         let last = i64::from(limit) - 1;
         measured("debug_lines", client.lrange(keys::WORKER_DEBUG, 0, last)).await
+    }
+
+    /// Workers that are not forgotten, with their last beat.
+    pub async fn workers(&self) -> Result<Vec<(WorkerId, Timestamp)>, QueueError> {
+        let client = self.store.connection().with(Patience::Normal);
+        let key = self.store.keys().named("workers");
+        let range = client.zrange::<Vec<(String, f64)>, _, _, _>(key, 0, -1, None, false, None, true);
+        let beats = measured("workers", range).await?.into_iter();
+        let beat = |(id, at): (String, f64)| {
+            let at = Timestamp::from_millisecond(at as i64).unwrap_or(Timestamp::UNIX_EPOCH);
+            (WorkerId(id), at)
+        };
+        Ok(beats.map(beat).collect())
     }
 
     /// Last beat of any worker and last start, as they stand in Redis.

@@ -76,4 +76,8 @@ scripts! {
     SWEEP = "sweep",
     PRUNE = "prune",
     PAUSE = "pause",
+    GLANCE = "glance",
+    DISCARD = "discard",
+    RESEAT = "reseat",
+    EXPIRE = "expire",
 }

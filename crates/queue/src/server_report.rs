@@ -7,9 +7,13 @@ use crate::queue::Queue;
 use fred::interfaces::ClientLike;
 use fred::types::{ClusterHash, CustomCommand};
 use std::collections::HashMap;
+use std::time::Duration;
 
 /// LMOVE and the blocking forms we use came with this version.
 const OLDEST_VERSION: (u32, u32) = (6, 2);
+
+/// Between two tries to ask a server that is away.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Facts from `INFO`; nothing where the server keeps silent (managed services do).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -85,6 +89,26 @@ fn is_too_old(version: &str) -> bool {
 }
 
 impl Queue {
+    /// Waits until the server tells about itself, logs a line for each warning, and gives the faults that make it
+    /// unusable, as pieces for `invalid settings: …`. A server that refuses to tell counts as fit.
+    pub async fn vet_server(&self) -> Vec<String> {
+        loop {
+            match self.server_report().await {
+                Ok(report) => {
+                    for warning in report.warnings() {
+                        tracing::warn!(warning, "redis settings");
+                    }
+                    return report.faults();
+                }
+                Err(fault) if fault.is_unavailable() => tokio::time::sleep(ASK_AGAIN).await,
+                Err(fault) => {
+                    tracing::info!(error = %fault, "redis does not tell about its settings");
+                    return Vec::new();
+                }
+            }
+        }
+    }
+
     /// Asks the server for its version, memory policy, persistence and cluster mode.
     pub async fn server_report(&self) -> Result<ServerReport, QueueError> {
         let client = self.store.connection().with(Patience::Brief);

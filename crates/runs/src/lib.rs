@@ -40,9 +40,9 @@ pub use db::migrate::{MIGRATIONS, Migration, MigrationError, MigrationReport};
 pub use db::{Db, DbOptions, DbOptionsError};
 pub use leases::{Leases, Renewal, RenewalStatus};
 pub use orchestration::{
-    Claimed, CommandError, Committed, Created, IdempotencyKey, NewRun, Orchestration, RunLimits,
+    Claimed, CommandError, Committed, Created, IdempotencyKey, NewRun, Orchestration, RetryEdits, RunLimits,
 };
-pub use outbox::Outbox;
+pub use outbox::{Backlog, Outbox};
 pub use projectors::projection_hash;
 pub use reader::{BadCursor, LogPage, LogQuery, Reader, RunHead, RunList, RunListQuery, RunParts};
 pub use restore::{Restore, RestoredMessage, RestoredStep, RunSnapshot, StoredTurn};

@@ -8,6 +8,7 @@ use domain::clock::Clock;
 use domain::command::Expiry;
 use domain::ids::{JobId, RunId};
 use domain::job::Job;
+use domain::run::Origin;
 use domain::status::RunStatus;
 use jiff::{SignedDuration, Timestamp};
 use std::sync::Arc;
@@ -28,6 +29,8 @@ const LIVE: &str = concat!(
     ORDER BY id LIMIT $2"
 );
 
+const THESE: &str = concat!("SELECT ", run_columns!(), " FROM agent_runs WHERE id = ANY($1)");
+
 /// A run past one of its limits; give both to [`crate::Orchestration::expire`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Overdue {
@@ -35,17 +38,36 @@ pub struct Overdue {
     pub expiry: Expiry,
 }
 
-/// A run that must have exactly one entry in the Redis lists.
+/// A run as the reconciler sees it.
 #[derive(Debug, Clone)]
 pub struct LiveRun {
     pub run_id: RunId,
-    /// The entry it must have. Nothing is recorded only in a run whose row was made by hand.
+    /// The one entry it must have in the Redis lists. Nothing when it needs none; of a live run nothing is recorded
+    /// only when its row was made by hand.
     pub job: Option<Job>,
     pub status: RunStatus,
     /// A worker holds it, by the database's clock.
     pub lease_alive: bool,
     /// Set while it waits for another attempt.
     pub next_retry_at: Option<Timestamp>,
+}
+
+impl LiveRun {
+    fn read(row: &tokio_postgres::Row) -> Result<Self, StoreError> {
+        let run = RunRow::read(row)?;
+        let needs_job = run.state.status.needs_job() && run.state.origin == Origin::AgentApi;
+        Ok(Self {
+            run_id: run.state.id,
+            job: run
+                .state
+                .job_id
+                .filter(|_| needs_job)
+                .map(|job_id: JobId| run.job(job_id)),
+            status: run.state.status,
+            lease_alive: run.state.lease.as_ref().is_some_and(|lease| lease.alive),
+            next_retry_at: run.times.next_retry_at,
+        })
+    }
 }
 
 /// Queries of the sweeps; they change nothing.
@@ -94,17 +116,16 @@ impl Sweep {
     pub async fn live_page(&self, after: Option<RunId>, limit: u32) -> Result<Vec<LiveRun>, StoreError> {
         let after = after.map_or(uuid::Uuid::nil(), |run| run.0);
         let rows = query(&self.db, Statement::new(LIVE, params![after, i64::from(limit)])).await?;
-        rows.iter()
-            .map(|row| {
-                let run = RunRow::read(row)?;
-                Ok(LiveRun {
-                    run_id: run.state.id,
-                    job: run.state.job_id.map(|job_id: JobId| run.job(job_id)),
-                    status: run.state.status,
-                    lease_alive: run.state.lease.as_ref().is_some_and(|lease| lease.alive),
-                    next_retry_at: run.times.next_retry_at,
-                })
-            })
-            .collect()
+        rows.iter().map(LiveRun::read).collect()
+    }
+
+    /// These runs as they stand now, whatever their status; unknown ones are left out.
+    pub async fn runs(&self, ids: &[RunId]) -> Result<Vec<LiveRun>, StoreError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids: Vec<uuid::Uuid> = ids.iter().map(|run| run.0).collect();
+        let rows = query(&self.db, Statement::new(THESE, params![ids])).await?;
+        rows.iter().map(LiveRun::read).collect()
     }
 }

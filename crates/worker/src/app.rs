@@ -7,9 +7,9 @@ use crate::held::HeldRuns;
 use crate::intake::Intake;
 use crate::job_processor::JobProcessor;
 use crate::lease::LeaseThread;
-use crate::log::with_sources;
 use crate::obey::Obey;
 use crate::upkeep::Upkeep;
+use crate::vet::vet;
 use crate::watchdog::{self, Watchdog};
 use bootstrap::Shutdown;
 use bootstrap::http::{HttpLimits, serve};
@@ -136,6 +136,7 @@ impl App {
             redis,
             worker: processor.worker.clone(),
         };
+        let unfit = vet(processor.queue.clone(), &shutdown);
         shutdown.spawn("intake", intake.run());
         shutdown.spawn("watchdog", watchdog.run(shutdown.soft()));
         drain(&shutdown, &processor, grace).await;
@@ -146,6 +147,9 @@ impl App {
         let lease = timeout(BACKGROUND_LIMIT, lease).await;
         let ended = (matches!(background, Ok(Ok(_))), matches!(lease, Ok(Ok(true))));
         tracing::info!(background = ended.0, lease = ended.1, "worker stopped");
+        if unfit.is_cancelled() {
+            return exit::SETTINGS;
+        }
         if let Some(crash) = shutdown.crashed() {
             tracing::error!(crash, "a background task failed");
             return exit::INTERNAL;
@@ -192,7 +196,7 @@ async fn debug_line(processor: &JobProcessor, what: &str) {
     }
 }
 
-/// Says at start what this worker is and what its stores promise.
+/// Says at start what this worker is.
 async fn describe(processor: Arc<JobProcessor>) {
     metrics::gauge!("agent_worker_info", "worker" => processor.worker.to_string(), "version" => env!("CARGO_PKG_VERSION"))
         .set(1.0);
@@ -202,14 +206,4 @@ async fn describe(processor: Arc<JobProcessor>) {
         tracing::debug!(error = %error, "start not noted");
     }
     debug_line(&processor, "started").await;
-    match processor.queue.server_report().await {
-        Ok(report) => {
-            for warning in report.warnings() {
-                tracing::warn!(warning, "redis settings");
-            }
-        }
-        Err(error) => {
-            tracing::warn!(error = %with_sources(&error), "redis could not be asked about its settings");
-        }
-    }
 }

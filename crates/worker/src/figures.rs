@@ -1,7 +1,9 @@
 //! Metrics of tools and sandboxes, in one place; label values come from closed lists, never from a model's text.
 
+use crate::reconcile::Difference;
 use agent::tools::specs;
 use domain::{Event, LogType};
+use queue::Delivery;
 
 /// Shows the counters at zero before their first event, so that a rate over them has a beginning.
 pub fn register() {
@@ -11,9 +13,19 @@ pub fn register() {
         "agent_sandbox_created_total",
         "agent_sandbox_errors_total",
         "agent_redis_connection_errors_total",
+        "agent_lease_renewals_missed_total",
+        "agent_leases_lost_total",
+        "agent_leases_reclaimed_total",
+        "agent_orphans_healed_total",
+        "agent_redeliveries_total",
     ] {
         metrics::counter!(name).increment(0);
     }
+    for kind in Difference::KINDS {
+        metrics::counter!("agent_reconciler_differences_total", "kind" => kind).increment(0);
+    }
+    metrics::gauge!("agent_queue_oldest_pending_age_seconds").set(0.0);
+    metrics::gauge!("agent_outbox_pending").set(0.0);
     metrics::gauge!("agent_active_sandboxes").set(0.0);
     metrics::gauge!("agent_jobs_in_progress").set(0.0);
     for spec in specs() {
@@ -21,6 +33,13 @@ pub fn register() {
             metrics::counter!("agent_tool_executions_total", "tool" => spec.name.clone(), "status" => status)
                 .increment(0);
         }
+    }
+}
+
+/// Counts a job that was handed out before: its worker died or was cut off.
+pub fn count_delivery(delivery: &Delivery) {
+    if delivery.deliveries > 1 {
+        metrics::counter!("agent_redeliveries_total").increment(1);
     }
 }
 

@@ -13,8 +13,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use metrics_exporter_prometheus::PrometheusHandle;
-use queue::{ListName, Queue};
-use runs::Db;
+use queue::{Glance, ListName, Queue};
+use runs::{Db, Outbox};
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -45,9 +45,12 @@ pub struct Checks {
 /// The last results.
 #[derive(Debug, Default)]
 pub struct Cached {
-    stores: Option<(Instant, [&'static str; 3])>,
+    stores: Option<(Instant, Stores)>,
     model: Option<(Instant, &'static str)>,
 }
+
+/// Postgres, Redis, S3 in words, and the queue when Redis tells.
+type Stores = ([&'static str; 3], Option<Glance>);
 
 impl Checks {
     async fn within<E>(check: impl Future<Output = Result<(), E>>) -> &'static str {
@@ -65,11 +68,10 @@ impl Checks {
         }
     }
 
-    /// Postgres, Redis, S3.
-    async fn stores(&self) -> [&'static str; 3] {
+    async fn stores(&self) -> Stores {
         let cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner).stores;
-        let fresh = |(at, results): &(Instant, [&str; 3])| {
-            let age = if results.contains(&"error") {
+        let fresh = |(at, (words, _)): &(Instant, Stores)| {
+            let age = if words.contains(&"error") {
                 ERROR_AGE
             } else {
                 CHECK_AGE
@@ -79,12 +81,13 @@ impl Checks {
         if let Some((_, results)) = cached.filter(fresh) {
             return results;
         }
-        let (postgres, redis, s3) = tokio::join!(
+        let (postgres, redis, s3, glance) = tokio::join!(
             Self::within(self.db.ping()),
             Self::within(self.queue.ping()),
-            self.s3()
+            self.s3(),
+            timeout(CHECK_LIMIT, self.queue.glance()),
         );
-        let results = [postgres, redis, s3];
+        let results = ([postgres, redis, s3], glance.ok().and_then(Result::ok));
         self.cached.lock().unwrap_or_else(PoisonError::into_inner).stores = Some((Instant::now(), results));
         results
     }
@@ -101,11 +104,12 @@ impl Checks {
 
     /// Whether the worker can work, and the body that says so.
     pub async fn readiness(&self) -> (bool, Value) {
-        let ([postgres, redis, s3], model) = tokio::join!(self.stores(), self.model());
+        let (([postgres, redis, s3], glance), model) = tokio::join!(self.stores(), self.model());
         let ready = postgres == "ok" && redis == "ok";
         let status = if ready { "ready" } else { "not_ready" };
         let checks = json!({"postgres": postgres, "redis": redis, "s3": s3, "model": model});
-        (ready, json!({"status": status, "checks": checks}))
+        let queue = glance.as_ref().map(Glance::to_json);
+        (ready, json!({"status": status, "checks": checks, "queue": queue}))
     }
 }
 
@@ -168,11 +172,22 @@ async fn readyz(State(admin): State<Admin>) -> Response {
 }
 
 async fn render(State(admin): State<Admin>) -> String {
-    if let Ok(Ok(depths)) = timeout(CHECK_LIMIT, admin.checks.queue.depths()).await {
+    let checks = &admin.checks;
+    let outbox = Outbox::new(checks.db.clone());
+    let (glance, backlog) = tokio::join!(
+        timeout(CHECK_LIMIT, checks.queue.glance()),
+        timeout(CHECK_LIMIT, outbox.backlog()),
+    );
+    if let Ok(Ok(glance)) = glance {
         for list in ListName::ALL {
-            let label = format!("{}:{}", admin.checks.queue_prefix, list.suffix());
-            metrics::gauge!("agent_queue_depth", "queue" => label).set(depths.of(list) as f64);
+            let label = format!("{}:{}", checks.queue_prefix, list.suffix());
+            metrics::gauge!("agent_queue_depth", "queue" => label).set(glance.depths.of(list) as f64);
         }
+        let age_ms = glance.oldest_pending_age_ms.unwrap_or(0);
+        metrics::gauge!("agent_queue_oldest_pending_age_seconds").set(age_ms as f64 / 1000.0);
+    }
+    if let Ok(Ok(backlog)) = backlog {
+        metrics::gauge!("agent_outbox_pending").set(backlog.rows as f64);
     }
     admin.metrics.render()
 }

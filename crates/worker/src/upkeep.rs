@@ -2,10 +2,10 @@
 //! not do; doing it twice changes nothing.
 
 use crate::log::{publish, with_sources};
+use crate::reconcile::{ReconcileError, Reconciler};
 use domain::breakage::{self, Breakage};
 use domain::command::Expiry;
 use domain::ids::WorkerId;
-use crate::reconcile::{ReconcileError, Reconciler};
 use domain::{Clock, Ids};
 use queue::{AUDIT_INTERVAL, Maintenance, Queue, QueueError, SWEEP_INTERVAL};
 use runs::{CommandError, Orchestration, Outbox, StoreError, Sweep};
@@ -242,8 +242,7 @@ impl Upkeep {
     async fn reconcile(&self) -> Result<(), UpkeepError> {
         let passed = self.reconciler().run().await?;
         for (kind, count) in &passed.mended {
-            metrics::counter!("agent_reconciler_differences_total", "kind" => *kind)
-                .increment(*count as u64);
+            metrics::counter!("agent_reconciler_differences_total", "kind" => *kind).increment(*count as u64);
         }
         if !passed.mended.is_empty() {
             tracing::info!(mended = ?passed.mended, "queue entries put right");

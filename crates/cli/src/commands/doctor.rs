@@ -42,6 +42,7 @@ pub async fn doctor(console: Console, place: &Place, as_json: bool) -> Result<Co
     let mut checks = programs(place);
     checks.extend(postgres(place).await);
     checks.extend(redis(place).await);
+    checks.extend(agreement(place).await);
     checks.push(objects(place).await);
     checks.extend(services(place).await?);
     checks.push(sandbox());
@@ -220,6 +221,15 @@ async fn redis(place: &Place) -> Vec<Check> {
     };
     checks.push(Check::new("redis aof", "INFO persistence", persistence));
     checks
+}
+
+/// Runs and queue compared; nothing when one of the two stores cannot be asked, which is told already.
+async fn agreement(place: &Place) -> Option<Check> {
+    let queue = queue::connect(place).await.ok()?;
+    let db = queue::database(place).ok()?;
+    db.ping().await.ok()?;
+    let tried = "compare the queue with the runs";
+    Some(Check::new("queue", tried, queue::summary(queue, &db).await))
 }
 
 async fn objects(place: &Place) -> Check {

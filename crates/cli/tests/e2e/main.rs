@@ -9,6 +9,7 @@ mod errors;
 mod happy;
 mod losses;
 mod operators;
+mod operators;
 mod queue;
 mod settings;
 mod steering;

@@ -5,6 +5,7 @@
     reason = "helpers of tests fail as loudly as the tests"
 )]
 
+mod census;
 mod cluster;
 mod faults;
 mod foreign;

@@ -129,3 +129,98 @@ async fn two_prefixes_are_two_queues() {
     assert_eq!(bench.llen("jobs:pending"), 0);
     assert_eq!(bench.llen("{other}:pending"), 1);
 }
+
+#[tokio::test]
+async fn a_glance_counts_elements_without_lease_and_leases_without_element() {
+    let bench = Bench::start().await;
+    bench.queue.push_all(&[job(1), job(2), urgent(3)]).await.unwrap();
+    let claimed = bench.consumer("w1").claim(2).await.unwrap();
+    bench.redis.cli(&["LPUSH", "jobs:pending", r#"{"run_id":"x"}"#]);
+    let glance = bench.queue.glance().await.unwrap();
+    assert_eq!((glance.orphans, glance.depths.processing, glance.depths.pending), (0, 2, 2));
+    assert!(glance.oldest_pending_age_ms.is_some() && !glance.paused);
+    bench.redis.cli(&["ZREM", "jobs:lease", &claimed[0].job_id().to_string()]);
+    assert_eq!(bench.queue.glance().await.unwrap().orphans, 1);
+    bench.redis.cli(&["ZADD", "jobs:lease", "9999999999999", &job(9).job_id.to_string()]);
+    assert_eq!(bench.queue.glance().await.unwrap().orphans, 2);
+    bench.redis.cli(&["DEL", "jobs:processing"]);
+    assert_eq!(bench.queue.glance().await.unwrap().orphans, 2);
+    bench.queue.set_paused(true).await.unwrap();
+    assert!(bench.queue.glance().await.unwrap().paused);
+}
+
+/// The entry of a job, as a reconciler reads it.
+async fn entry(bench: &Bench, job: &domain::Job) -> queue::Entry {
+    let page = bench.queue.entries(None, 100).await.unwrap();
+    page.entries.into_iter().find(|entry| entry.job_id == job.job_id).unwrap()
+}
+
+#[tokio::test]
+async fn a_job_that_moved_since_it_was_read_is_neither_discarded_nor_reseated() {
+    let bench = Bench::start().await;
+    bench.queue.push_all(&[job(1), job(2)]).await.unwrap();
+    let stale = entry(&bench, &job(1)).await;
+    let to_retry = queue::Waiting {
+        job: job(1),
+        retry_at: Some("2126-01-01T00:00:00Z".parse().unwrap()),
+    };
+    let delivery = bench.claim_one(&bench.consumer("w1")).await;
+    let before = bench.snapshot();
+    assert_eq!(bench.queue.discard(&[stale.clone()]).await.unwrap(), 0);
+    assert_eq!(bench.queue.reseat(&[(stale.clone(), to_retry.clone())]).await.unwrap(), 0);
+    assert_eq!(bench.snapshot(), before);
+    // It is where it was, but was claimed in between.
+    delivery.hand_back().await.unwrap();
+    assert_eq!(bench.queue.discard(&[stale.clone()]).await.unwrap(), 0);
+    assert_eq!(bench.queue.reseat(&[(stale, to_retry.clone())]).await.unwrap(), 0);
+
+    let fresh = entry(&bench, &job(1)).await;
+    assert_eq!(bench.queue.reseat(&[(fresh.clone(), to_retry)]).await.unwrap(), 1);
+    assert_eq!(
+        bench.snapshot(),
+        "pending: 2\nretry: 1\njobs:retry:due: 1\njobs:meta: 2\njobs:body: 2\n"
+    );
+    let back = queue::Waiting { job: urgent(1), retry_at: None };
+    let fresh = entry(&bench, &job(1)).await;
+    assert_eq!(bench.queue.reseat(&[(fresh, back)]).await.unwrap(), 1);
+    assert_eq!(bench.snapshot(), "high_priority: 1\npending: 2\njobs:meta: 2\njobs:body: 2\n");
+    let both = [entry(&bench, &job(1)).await, entry(&bench, &job(2)).await];
+    assert_eq!(bench.queue.discard(&both).await.unwrap(), 2);
+    assert_eq!(bench.snapshot(), "");
+}
+
+#[tokio::test]
+async fn many_retries_are_put_back_in_one_call_and_known_ones_are_left() {
+    let bench = Bench::start().await;
+    let at = "2126-01-01T00:00:00Z".parse().unwrap();
+    let all: Vec<_> = (0..1200).map(|number| (job(number), at)).collect();
+    assert_eq!(bench.queue.push_retries(&all[..700], "lost").await.unwrap(), 700);
+    assert_eq!(bench.queue.push_retries(&all, "lost").await.unwrap(), 500);
+    assert_eq!(bench.llen("jobs:retry"), 1200);
+    assert!(bench.queue.census().await.unwrap().faults().is_empty());
+}
+
+#[tokio::test]
+async fn one_turn_in_a_period_is_given_to_one_caller() {
+    let bench = Bench::start().await;
+    let period = Duration::from_mins(1);
+    assert!(bench.queue.is_my_turn("work", period).await.unwrap());
+    assert!(!bench.queue.is_my_turn("work", period).await.unwrap());
+    assert!(bench.queue.is_my_turn("other", period).await.unwrap());
+}
+
+#[tokio::test]
+async fn an_undecodable_letter_can_be_put_back_as_a_job() {
+    let bench = Bench::start().await;
+    bench.redis.cli(&["LPUSH", "jobs:pending", "junk"]);
+    assert!(bench.consumer("w1").claim(1).await.unwrap().is_empty());
+    let letter = bench.queue.dead_letters(0, 1).await.unwrap().remove(0);
+    let job = domain::Job {
+        job_id: letter.job_id.unwrap(),
+        ..urgent(1)
+    };
+    assert!(bench.queue.requeue_dead_letter_as(&letter, &job).await.unwrap());
+    assert!(!bench.queue.requeue_dead_letter_as(&letter, &job).await.unwrap());
+    assert_eq!(bench.claim_one(&bench.consumer("w1")).await.job, job);
+    assert_eq!(bench.llen("jobs:failed"), 0);
+}

@@ -32,6 +32,15 @@ const RETRY_SOURCE: &str =
                    WHERE c.run_id = r.id), '{}') AS connector_ids
     FROM agent_runs r WHERE r.id = $1 AND r.user_id = $2";
 
+/// What a retry changes; nothing keeps what the failed run had.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RetryEdits {
+    /// Not blank.
+    pub prompt: Option<String>,
+    /// 0 to 9.
+    pub priority: Option<u8>,
+}
+
 impl Orchestration {
     /// Makes a run. Of simultaneous calls with one key one makes it, the others get its answer.
     pub async fn create(&self, new: NewRun, key: Option<IdempotencyKey>) -> Result<Created, CommandError> {
@@ -82,7 +91,20 @@ impl Orchestration {
         owner: &UserId,
         failed: RunId,
         key: Option<IdempotencyKey>,
+        origin: (&str, u32),
+    ) -> Result<Created, CommandError> {
+        self.retry_edited(owner, failed, key, origin, RetryEdits::default())
+            .await
+    }
+
+    /// As [`Orchestration::retry`], with another prompt or priority.
+    pub async fn retry_edited(
+        &self,
+        owner: &UserId,
+        failed: RunId,
+        key: Option<IdempotencyKey>,
         (traceparent, max_retries): (&str, u32),
+        edits: RetryEdits,
     ) -> Result<Created, CommandError> {
         let read = Statement::new(RETRY_SOURCE, params![failed.0, owner.0.clone()]);
         let rows = crate::db::tx::query(&self.db, read).await?;
@@ -101,10 +123,13 @@ impl Orchestration {
         let priority: i32 = row.try_get("priority").map_err(StoreError::from)?;
         let new = NewRun {
             user_id: owner.clone(),
-            prompt: row.try_get("prompt").map_err(StoreError::from)?,
+            prompt: match edits.prompt {
+                Some(prompt) => prompt,
+                None => row.try_get("prompt").map_err(StoreError::from)?,
+            },
             connector_ids: row.try_get("connector_ids").map_err(StoreError::from)?,
             project_id: row.try_get("project_id").map_err(StoreError::from)?,
-            priority: priority as u8,
+            priority: edits.priority.unwrap_or(priority as u8),
             auto_start: true,
             retry_of: Some(failed),
             traceparent: traceparent.to_owned(),
