@@ -23,6 +23,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
+/// A model reply that is nearly there is not wasted by a shutdown; runs between two steps go back within 2 s.
+const REPLY_GRACE: Duration = Duration::from_secs(1);
+
 /// How a drive ended.
 #[derive(Debug, PartialEq)]
 pub enum Outcome {
@@ -226,13 +229,19 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
         }
     }
 
-    /// Drops the future when the run is cancelled, so that a model stream is closed at once.
+    /// Drops the future when the run is cancelled, so that a model stream is closed at once, and soon after the process was
+    /// told to leave: a model call is no step, and the next worker asks again.
     async fn until_cancelled<T>(&self, work: impl Future<Output = T>) -> Flow<T> {
+        let leave = async {
+            self.soft.cancelled().await;
+            tokio::time::sleep(REPLY_GRACE).await;
+        };
         tokio::select! {
             biased;
             () = self.cancel.cancelled() => Err(Outcome::LeaseLost),
             () = self.pause.cancelled() => Err(Outcome::Paused),
             done = work => Ok(done),
+            () = leave => Err(Outcome::HandedBack),
         }
     }
 

@@ -3,10 +3,13 @@
 //! Build the programs first: `cargo build --workspace --bins`.
 #![cfg(test)]
 
+mod cancelling;
 mod commands;
 mod effects;
 mod errors;
 mod happy;
+mod leaving;
+mod liveness;
 mod losses;
 mod operators;
 mod operators;

@@ -37,7 +37,7 @@ pub(crate) struct System {
     pub(crate) port: u16,
     pub(crate) client: Client,
     pub(crate) token: String,
-    worker_env: Vec<(&'static str, String)>,
+    pub(crate) worker_env: Vec<(&'static str, String)>,
 }
 
 /// What differs between tests.
