@@ -12,7 +12,6 @@ mod leaving;
 mod liveness;
 mod losses;
 mod operators;
-mod operators;
 mod queue;
 mod settings;
 mod steering;
