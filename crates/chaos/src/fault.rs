@@ -93,7 +93,7 @@ pub enum Heavy {
     RedisFlushall,
     /// One link forwards nothing for seconds.
     LinkStall,
-    /// One link refuses connections for seconds.
+    /// One link closes every connection at once, for seconds.
     LinkDown,
     PostgresRestart,
     /// SIGQUIT: recovery at the next start.
@@ -184,7 +184,7 @@ pub async fn light(system: &System, fault: Light, node: &Node, store: StoreName,
             terminate_backends(system, "AND state IN ('active', 'idle in transaction')").await;
         }
         Light::LinkCut => {
-            node.links.to(store).cut();
+            node.links.to(store).sever();
             node.links.to(store).restore();
         }
         Light::ReplyLost => node.links.to(store).drop_next_reply(),
@@ -283,7 +283,7 @@ pub async fn fill_disk(disk: &SmallDisk, full: Duration) {
 /// One link refuses or holds everything for this long.
 pub async fn break_link(node: &Node, store: StoreName, refuse: bool, down: Duration) {
     if refuse {
-        node.links.to(store).cut();
+        node.links.to(store).sever();
     } else {
         node.links.to(store).stall();
     }

@@ -22,6 +22,7 @@ enum Mode {
     Pass,
     Stall,
     Cut,
+    Sever,
     Over,
 }
 
@@ -83,6 +84,12 @@ impl FaultProxy {
     /// Closes all connections and refuses new ones; in force when this returns.
     pub fn cut(&self) {
         self.enter(Mode::Cut);
+    }
+
+    /// Closes all connections, and new ones at once. Unlike [`FaultProxy::cut`] it keeps its port, so that on a busy machine
+    /// nobody else can take it meanwhile.
+    pub fn sever(&self) {
+        self.enter(Mode::Sever);
     }
 
     /// Connections stay open and new ones are accepted, but nothing is forwarded (a half-open peer).
@@ -189,6 +196,9 @@ async fn accept(shared: Arc<Shared>, port: u16, listener: TcpListener, report: w
                     .expect("the proxy's port was taken while it was cut"),
             );
         }
+        if mode == Mode::Sever {
+            connections.shutdown().await;
+        }
         report.send_replace(mode);
         if mode == Mode::Over {
             return;
@@ -197,6 +207,9 @@ async fn accept(shared: Arc<Shared>, port: u16, listener: TcpListener, report: w
             changed = modes.changed() => changed.expect("the sender lives in `shared`"),
             client = next_client(open.as_ref()) => {
                 let number = shared.accepted.fetch_add(1, Ordering::SeqCst);
+                if mode == Mode::Sever {
+                    continue;
+                }
                 connections.spawn(serve(Arc::clone(&shared), client, number));
             }
             Some(_) = connections.join_next() => {}
