@@ -38,7 +38,7 @@ impl Plan {
         Self {
             light: Light::ALL.to_vec(),
             heavy: Heavy::ALL.to_vec(),
-            light_every: Duration::from_millis(80),
+            light_every: Duration::from_millis(100),
             heavy_every_ms: (700, 2_600),
         }
     }
@@ -133,7 +133,7 @@ impl Nemesis {
             let fault = self.plan.light[rng.random_range(0..self.plan.light.len())];
             let number = rng.random_range(0..self.system.nodes().count());
             let store = StoreName::ALL[rng.random_range(0..StoreName::ALL.len())];
-            let for_ms = rng.random_range(20..250);
+            let for_ms = rng.random_range(10..140);
             let this = Arc::clone(self);
             under_way.spawn(async move { this.one_light(fault, number, store, for_ms).await });
             while under_way.try_join_next().is_some() {}
