@@ -214,3 +214,24 @@ fn die_blocked() {
     tracing::error!("the runtime is blocked, the process ends");
     std::process::exit(i32::from(exit::INTERNAL));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_runtime_is_blocked_when_nothing_ran_in_thirty_looks_in_a_row() {
+        let progress = Progress::default();
+        let beating = async {
+            for _ in 0..3 {
+                tokio::time::sleep(LOOK_EVERY * (BLOCKED_LOOKS - 1)).await;
+                progress.beat();
+            }
+        };
+        let begun = tokio::time::Instant::now();
+        tokio::join!(beating, until_blocked(&progress));
+        let beaten = LOOK_EVERY * (BLOCKED_LOOKS - 1) * 3;
+        let waited = begun.elapsed();
+        assert!(waited >= beaten + LOOK_EVERY * (BLOCKED_LOOKS - 1), "{waited:?}");
+    }
+}
