@@ -71,7 +71,7 @@ impl StorePreparation {
                     tracing::info!(applied = report.applied.len(), "schema is current");
                     Ok(())
                 }
-                Err(error) if is_transient(&error) => Err(StartError::Store(error)),
+                Err(error) if error.is_unavailable() => Err(StartError::Store(error)),
                 Err(error) => Err(StartError::Migration(error)),
             };
         }
@@ -80,14 +80,5 @@ impl StorePreparation {
             Ok(false) => Err(StartError::Schema),
             Err(error) => Err(StartError::Store(error.into())),
         }
-    }
-}
-
-fn is_transient(error: &MigrationError) -> bool {
-    use runs::StoreError::Unavailable;
-    match error {
-        MigrationError::Store(Unavailable(_)) => true,
-        MigrationError::Failed { source, .. } => matches!(source, Unavailable(_)),
-        _ => false,
     }
 }

@@ -37,6 +37,10 @@ pub enum StartError {
     Settings(String),
     #[error("{0}")]
     Unavailable(String),
+    #[error(
+        "the database schema is older than this program: run `agent-api migrate` or set DB_AUTO_MIGRATE=true"
+    )]
+    OldSchema,
     #[error("{0}")]
     Other(String),
 }
@@ -45,7 +49,7 @@ impl StartError {
     pub const fn exit_code(&self) -> u8 {
         match self {
             Self::Settings(_) => exit::SETTINGS,
-            Self::Unavailable(_) => exit::UNAVAILABLE,
+            Self::Unavailable(_) | Self::OldSchema => exit::UNAVAILABLE,
             Self::Other(_) => exit::INTERNAL,
         }
     }

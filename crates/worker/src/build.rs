@@ -28,6 +28,9 @@ use tokio_util::sync::CancellationToken;
 /// An entry pushed by hand brings no wake-up token; an idle worker looks this often, well inside the promised second.
 const HAND_PUSH_POLL: Duration = Duration::from_millis(500);
 
+/// Between two tries to prepare the store.
+const STORE_AGAIN: Duration = Duration::from_millis(300);
+
 /// What the parts share.
 struct Parts {
     options: Options,
@@ -184,32 +187,34 @@ impl Parts {
     }
 }
 
-/// Waits for Postgres and brings or checks the schema.
+/// Waits for Postgres and brings or checks the schema. A connection that is lost in between is a reason to try again.
 async fn prepare_store(db: &Db, migrate: bool, patience: Duration) -> Result<(), StartError> {
     let until = Instant::now() + patience;
-    while let Err(error) = db.ping().await {
-        if Instant::now() >= until {
-            return Err(StartError::Unavailable(format!(
-                "postgres is unavailable: {}",
-                with_sources(&error)
-            )));
-        }
-        tracing::warn!(error = %with_sources(&error), "postgres is not there yet");
-        tokio::time::sleep(Duration::from_millis(500)).await;
+    loop {
+        let error = match try_store(db, migrate).await {
+            Err(StartError::Unavailable(error)) if Instant::now() < until => error,
+            decided => return decided,
+        };
+        tracing::warn!(error, "postgres is not usable yet");
+        tokio::time::sleep(STORE_AGAIN).await;
     }
+}
+
+async fn try_store(db: &Db, migrate: bool) -> Result<(), StartError> {
+    let away = |error: &dyn std::error::Error| {
+        StartError::Unavailable(format!("postgres is unavailable: {}", with_sources(error)))
+    };
     if migrate {
         return match db.migrate().await {
             Ok(_) => Ok(()),
+            Err(error) if error.is_unavailable() => Err(away(&error)),
             Err(error) => Err(StartError::Other(with_sources(&error))),
         };
     }
     match db.schema_is_current().await {
         Ok(true) => Ok(()),
-        Ok(false) => Err(StartError::Unavailable(
-            "the database schema is older than this program: run `agent-api migrate` or set DB_AUTO_MIGRATE=true"
-                .to_owned(),
-        )),
-        Err(error) => Err(StartError::Unavailable(with_sources(&error))),
+        Ok(false) => Err(StartError::OldSchema),
+        Err(error) => Err(away(&error)),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The runs this worker holds, as the lease thread sees them.
 
-use domain::ids::RunId;
+use domain::ids::{JobId, RunId};
 use queue::HeldClaim;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -84,6 +84,11 @@ impl HeldRuns {
             runs: self.clone(),
             run_id,
         })
+    }
+
+    /// The job under which a run is held here.
+    pub fn job_of(&self, run_id: RunId) -> Option<JobId> {
+        self.locked().get(&run_id).map(|hold| hold.claim.job_id)
     }
 
     /// Changes a hold, when it is still there.

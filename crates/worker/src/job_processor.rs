@@ -3,14 +3,14 @@
 //! The Redis claim gives the job, the Postgres claim gives the epoch that fences every write. Whatever happens between
 //! the two is safe: without the second nothing is written, and the lease of the first runs out.
 
-use crate::held::{HeldRuns, Hold};
+use crate::counting::AnyRemote;
+use crate::held::{HeldRuns, Hold, HoldGuard};
 use crate::log::{FencedLog, publish, with_sources};
 use crate::model::WithRetries;
 use crate::sandbox::AnySandbox;
 use crate::settle::Settle;
 use crate::snapshot::to_snapshot;
 use crate::workspace::Workspaces;
-use crate::counting::AnyRemote;
 use agent::driver::{Driver, OnUnknown, Outcome};
 use agent::ports::Model as _;
 use agent::supervisor::Limits;
@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 /// How long a claim waits for the lease of a worker that is probably gone to run out.
 const HELD_PATIENCE: Duration = Duration::from_secs(4);
 const HELD_PAUSE: Duration = Duration::from_millis(200);
+const LAST_DRIVE_PAUSE: Duration = Duration::from_millis(20);
 /// Pause before a job goes back when Postgres cannot be asked.
 const STORE_AWAY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -61,12 +62,10 @@ pub struct JobRules {
 impl JobProcessor {
     /// Works a delivery to its end. `soft`: hand back between steps; `hard`: hand back at once.
     pub async fn process(&self, delivery: Delivery, soft: CancellationToken, hard: CancellationToken) {
-        let run_id = delivery.job.run_id;
         let (cancel, pause) = (CancellationToken::new(), CancellationToken::new());
         let hold = Hold::new(delivery.claim(), cancel.clone(), pause.clone());
-        let Some(_guard) = self.held.hold(run_id, hold) else {
-            // A second entry of a run that is in work here.
-            return self.settle().drop_entry(delivery).await;
+        let Some(_guard) = self.hold(&delivery, hold).await else {
+            return self.not_held(delivery).await;
         };
         let begun = Instant::now();
         crate::figures::count_delivery(&delivery);
@@ -86,6 +85,32 @@ impl JobProcessor {
         drop(in_progress);
         metrics::counter!("agent_jobs_processed_total", "status" => status).increment(1);
         metrics::histogram!("agent_job_duration_seconds").record(begun.elapsed().as_secs_f64());
+    }
+
+    /// Takes the run into the list of those held here. A run that was resumed before its last drive here has ended comes under
+    /// a new job: that drive is waited for, it is only settling.
+    async fn hold(&self, delivery: &Delivery, hold: Hold) -> Option<HoldGuard> {
+        let run_id = delivery.job.run_id;
+        let until = Instant::now() + HELD_PATIENCE;
+        loop {
+            if let Some(guard) = self.held.hold(run_id, hold.clone()) {
+                return Some(guard);
+            }
+            let is_same = self.held.job_of(run_id) == Some(delivery.job_id());
+            if is_same || Instant::now() >= until {
+                return None;
+            }
+            tokio::time::sleep(LAST_DRIVE_PAUSE).await;
+        }
+    }
+
+    /// A second entry of the job in work here goes; a job of its own waits for its turn in the queue.
+    async fn not_held(&self, delivery: Delivery) {
+        if self.held.job_of(delivery.job.run_id) == Some(delivery.job_id()) {
+            self.settle().drop_entry(delivery).await;
+        } else {
+            self.settle().hand_back(delivery).await;
+        }
     }
 
     fn settle(&self) -> Settle<'_> {

@@ -77,12 +77,7 @@ impl Settle<'_> {
         }
     }
 
-    async fn retry(
-        &self,
-        mut delivery: Delivery,
-        epoch: i64,
-        failure: Failure,
-    ) -> &'static str {
+    async fn retry(&self, mut delivery: Delivery, epoch: i64, failure: Failure) -> &'static str {
         let run_id = delivery.job.run_id;
         let Failure {
             error,

@@ -87,6 +87,20 @@ pub enum MigrationError {
     Store(#[from] StoreError),
 }
 
+impl MigrationError {
+    /// The server could not be reached or was lost; the same call may succeed later.
+    pub const fn is_unavailable(&self) -> bool {
+        matches!(
+            self,
+            Self::Store(StoreError::Unavailable(_))
+                | Self::Failed {
+                    source: StoreError::Unavailable(_),
+                    ..
+                }
+        )
+    }
+}
+
 impl From<tokio_postgres::Error> for MigrationError {
     fn from(error: tokio_postgres::Error) -> Self {
         Self::Store(error.into())
