@@ -21,6 +21,9 @@ use crate::system::{Node, StoreName, System};
 const LOSS_PERIOD: Duration = Duration::from_secs(80);
 const LOSS_PART: Duration = Duration::from_secs(25);
 
+/// A harness that is broken itself must not go on as if it tested anything.
+const SOUND: &str = "a fault is injected without a fault of the harness";
+
 /// Which faults, and how dense.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -136,9 +139,13 @@ impl Nemesis {
             let for_ms = rng.random_range(10..140);
             let this = Arc::clone(self);
             under_way.spawn(async move { this.one_light(fault, number, store, for_ms).await });
-            while under_way.try_join_next().is_some() {}
+            while let Some(over) = under_way.try_join_next() {
+                over.expect(SOUND);
+            }
         }
-        while under_way.join_next().await.is_some() {}
+        while let Some(over) = under_way.join_next().await {
+            over.expect(SOUND);
+        }
     }
 
     async fn one_light(&self, fault: Light, number: usize, store: StoreName, for_ms: u64) {
@@ -185,9 +192,13 @@ impl Nemesis {
             };
             let this = Arc::clone(self);
             under_way.spawn(async move { this.one_heavy(fault, draw).await });
-            while under_way.try_join_next().is_some() {}
+            while let Some(over) = under_way.try_join_next() {
+                over.expect(SOUND);
+            }
         }
-        while under_way.join_next().await.is_some() {}
+        while let Some(over) = under_way.join_next().await {
+            over.expect(SOUND);
+        }
     }
 
     async fn one_heavy(&self, fault: Heavy, draw: Draw) {
