@@ -16,6 +16,7 @@ use crate::options::RedisOptions;
 use crate::reply::{Reply, arg};
 use crate::script;
 use crate::store::Store;
+use domain::breakage::{self, Breakage};
 use domain::{Ids, Job, JobId, WorkerId};
 use fred::interfaces::ClientLike;
 use fred::types::{ClusterHash, CustomCommand, Value};
@@ -121,18 +122,28 @@ impl Consumer {
         if most == 0 {
             return Ok(Vec::new());
         }
+        if breakage::is(Breakage::NonAtomicClaim) {
+            crate::broken::pop_before_claim(&self.store).await;
+        }
         let (stamp, lost) = self.begin_claim();
-        let mut args = vec![
-            arg(most),
-            arg(self.options.lease.as_millis()),
-            arg(&stamp),
-            arg(lost.join(" ")),
-        ];
-        args.extend((0..most).map(|_| arg(JobId(self.options.ids.uuid()))));
-        let answer = self.store.run(&script::CLAIM, args).await?;
+        let answer = self.ask(most, &stamp, &lost).await?;
         let deliveries = self.read_answer(answer).await?;
         self.end_claim(&stamp);
         Ok(deliveries)
+    }
+
+    /// The quick script, and the thorough one where that will not do.
+    async fn ask(&self, most: usize, stamp: &str, lost: &[String]) -> Result<Reply, QueueError> {
+        let mut args = vec![arg(most), arg(self.options.lease.as_millis()), arg(stamp)];
+        if lost.is_empty() {
+            let answer = self.store.run(&script::CLAIM, args.clone()).await?;
+            if !answer.is_nil() {
+                return Ok(answer);
+            }
+        }
+        args.push(arg(lost.join(" ")));
+        args.extend((0..most).map(|_| arg(JobId(self.options.ids.uuid()))));
+        self.store.run(&script::CLAIM_ANY, args).await
     }
 
     fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
@@ -167,8 +178,7 @@ impl Consumer {
         let next_retry_ms = u64::try_from(next_retry_ms.number()?).ok();
         self.seen().next_retry = next_retry_ms.map(|ms| Instant::now() + Duration::from_millis(ms));
         let mut deliveries = Vec::new();
-        for row in rows.rows()? {
-            let row = Row::read(row)?;
+        for row in Row::read_all(rows)? {
             match row.whole_job() {
                 Some(job) => deliveries.push(row.deliver(job, false, self.store.clone())),
                 None => deliveries.extend(self.adopt(row, now).await?),
@@ -272,27 +282,44 @@ struct Row {
     epoch: i64,
     deliveries: u32,
     home: ListName,
-    origin: String,
+    /// Pushed by hand and not made whole yet.
+    is_raw: bool,
+    /// Pushed by hand without a job id, made whole.
+    is_foreign: bool,
     raw: Vec<u8>,
 }
 
 impl Row {
-    fn read(row: Reply) -> Result<Self, QueueError> {
+    /// From id, meta and text per job, flat.
+    fn read_all(rows: Reply) -> Result<Vec<Self>, QueueError> {
+        let mut values = rows.rows()?.into_iter();
+        let mut all = Vec::with_capacity(values.len() / 3);
+        while let (Some(id), Some(meta), Some(raw)) = (values.next(), values.next(), values.next()) {
+            all.push(Self::read(&id.text()?, &meta.text()?, raw.bytes()?)?);
+        }
+        Ok(all)
+    }
+
+    /// `meta` as `lua/prelude.lua` writes it: epoch, deliveries, list, home, origin, and what does not matter here.
+    fn read(id: &str, meta: &str, raw: Vec<u8>) -> Result<Self, QueueError> {
         let unexpected = || QueueError::Unexpected { operation: "claim" };
-        let [job_id, epoch, deliveries, home, origin, raw] = row.tuple()?;
+        let mut fields = meta.split('|');
+        let mut next = || fields.next().ok_or_else(unexpected);
+        let (epoch, deliveries, _, home, origin) = (next()?, next()?, next()?, next()?, next()?);
         Ok(Self {
-            job_id: job_id.text()?.parse().map_err(|_| unexpected())?,
-            epoch: epoch.number()?,
-            deliveries: deliveries.number()?.try_into().unwrap_or(0),
-            home: ListName::from_code(&home.text()?).ok_or_else(unexpected)?,
-            origin: origin.text()?,
-            raw: raw.bytes()?,
+            job_id: id.parse().map_err(|_| unexpected())?,
+            epoch: epoch.parse().map_err(|_| unexpected())?,
+            deliveries: deliveries.parse().unwrap_or(0),
+            home: ListName::from_code(home).ok_or_else(unexpected)?,
+            is_raw: origin == "raw",
+            is_foreign: origin == "foreign",
+            raw,
         })
     }
 
     /// The job of an element that is whole already.
     fn whole_job(&self) -> Option<Job> {
-        if self.origin == "raw" {
+        if self.is_raw {
             return None;
         }
         serde_json::from_slice(&self.raw)
@@ -303,10 +330,11 @@ impl Row {
     fn deliver(self, job: Job, anonymous: bool, store: Store) -> Delivery {
         Delivery {
             job,
-            raw: String::from_utf8_lossy(&self.raw).into_owned(),
+            raw: String::from_utf8(self.raw)
+                .unwrap_or_else(|fault| String::from_utf8_lossy(fault.as_bytes()).into_owned()),
             epoch: self.epoch,
             deliveries: self.deliveries,
-            foreign: anonymous || self.origin == "foreign",
+            foreign: anonymous || self.is_foreign,
             store,
         }
     }

@@ -3,6 +3,7 @@
 use fred::error::Error as FredError;
 use fred::interfaces::ClientLike;
 use fred::types::{ClusterHash, CustomCommand, Key, Value};
+use std::collections::HashSet;
 use std::sync::LazyLock;
 
 const PRELUDE: &str = include_str!("lua/prelude.lua");
@@ -18,7 +19,7 @@ pub(crate) struct Script {
 
 impl Script {
     fn new(name: &'static str, body: &str) -> Self {
-        let source = format!("{PRELUDE}\n{body}");
+        let source = with_prelude(body);
         let digest = fred::util::sha1_hash(&source);
         Self { name, source, digest }
     }
@@ -36,6 +37,40 @@ impl Script {
             answer => answer,
         }
     }
+}
+
+/// The script behind those paragraphs of the prelude whose names it uses, itself or through them. The rest is left
+/// out because a script's functions are made anew in each call, which costs more than most commands do.
+fn with_prelude(body: &str) -> String {
+    let mut used: HashSet<&str> = words(body).collect();
+    let mut parts = vec![body];
+    for paragraph in PRELUDE.rsplit("\n\n") {
+        if defined_names(paragraph).any(|name| used.contains(name)) {
+            used.extend(words(paragraph));
+            parts.push(paragraph);
+        }
+    }
+    parts.reverse();
+    parts.join("\n\n")
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .filter(|word| !word.is_empty())
+}
+
+/// Of `local function NAME(…)` and `local NAME, NAME = …` at the start of lines.
+fn defined_names(paragraph: &str) -> impl Iterator<Item = &str> {
+    paragraph
+        .lines()
+        .filter_map(|line| line.strip_prefix("local "))
+        .flat_map(|rest| {
+            let names = match rest.strip_prefix("function ") {
+                Some(function) => function.split('(').next(),
+                None => rest.split('=').next(),
+            };
+            words(names.unwrap_or_default())
+        })
 }
 
 /// fred's own script commands take no options (timeout, fail fast); the plain command does.
@@ -66,6 +101,7 @@ scripts! {
     PUSH = "push",
     PUSH_RETRY = "push_retry",
     CLAIM = "claim",
+    CLAIM_ANY = "claim_any",
     REWRITE = "rewrite",
     ACK = "ack",
     RELEASE = "release",
@@ -80,4 +116,32 @@ scripts! {
     DISCARD = "discard",
     RESEAT = "reseat",
     EXPIRE = "expire",
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_gets_what_it_uses_of_the_prelude_and_no_more() {
+        let source = with_prelude("return int(1)");
+        assert!(source.contains("local function int("), "{source}");
+        assert!(!source.contains("local function iso("), "{source}");
+        assert!(!source.contains("'TIME'"), "{source}");
+        let source = with_prelude("return take_out(id, m, text)");
+        for through_others in ["job_id_of", "RETRY", "LIST", "call"] {
+            assert!(
+                words(&source).filter(|word| *word == through_others).count() > 1,
+                "{through_others}"
+            );
+        }
+        let (definition, use_of_it) = (
+            source.find("local function take_from_retry"),
+            source.find("take_out(id"),
+        );
+        assert!(
+            definition.is_some() && definition < use_of_it,
+            "in the order of the prelude"
+        );
+    }
 }

@@ -1,123 +1,63 @@
--- ARGV: how many, lease in ms, owner stamp of this claim, stamps of claims whose answer was lost (joined by
--- blanks, may be empty), then one fresh id per wanted job.
--- Returns {server time in µs, ms until the next due retry or -1, 1 if paused, rows of
--- {id, epoch, deliveries, home, origin, text}}.
-local want, ttl, owner, lost = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4]
-local fresh = 4
+-- Claims jobs that are all as we put them there, with the same few calls for many as for one. Changes nothing when one
+-- of them is not, or a retry is due: `claim_any.lua` handles those. Here no function is made that is not needed.
+-- ARGV: how many, lease in ms, owner stamp of this claim.
+-- Returns nil when it changed nothing, else
+-- {server time in µs, ms until the next due retry or -1, 1 if paused, {id, meta, text, id, meta, …}}.
+local want, owner = tonumber(ARGV[1]), ARGV[3]
+local epoch, expiry = int(now_us), int(now_ms + tonumber(ARGV[2]))
 local rows = {}
-local moves_left = want * 4 + 64
+if call('EXISTS', HIGH, PENDING, DUE, WAKE) == 0 then return {epoch, '-1', 0, rows} end -- idle: one question
+if call('EXISTS', PAUSED) == 1 then return {epoch, '-1', 1, rows} end
+local due = call('ZRANGE', DUE, 0, 0, 'WITHSCORES')[2]
+due = due and tonumber(due)
+if due and due <= now_ms then return false end
 
-local function answer(id, m, text)
-  rows[#rows + 1] = {id, int(m.epoch), int(m.deliveries), m.home, m.origin, text}
-end
-
--- The element is at the head of processing already; count the delivery before it runs, so that a crash counts.
-local function deliver(id, m, text)
-  m.epoch = math.max(math.abs(m.epoch) + 1, now_us)
-  m.deliveries = m.deliveries + 1
-  m.list = 'processing'
-  m.owner = owner
-  m.keep = #text
-  meta_write(id, m)
-  call('HSET', BODY, id, text)
-  call('ZADD', LEASE, int(now_ms + ttl), id)
-  answer(id, m, text)
-end
-
-local function drop_second_copy(text)
-  if call('LPOS', PROCESSING, text, 'RANK', 2) then call('LREM', PROCESSING, 1, text) end
-end
-
--- One element from the far end of a list; false when the list is empty.
-local function take(name)
-  local text = call('LMOVE', LIST[name], PROCESSING, 'RIGHT', 'LEFT')
-  if not text then return false end
-  moves_left = moves_left - 1
-  local id = job_id_of(text)
-  local m = id and call('HGET', BODY, id) == text and meta_read(id)
-  if not m then
-    -- Pushed by hand: leased at once under a fresh id, made whole by the caller.
-    fresh = fresh + 1
-    deliver(ARGV[fresh], {epoch = 0, deliveries = 0, home = name, origin = 'raw'}, text)
-  elseif m.list == 'processing' and call('ZSCORE', LEASE, id) then
-    drop_second_copy(text)
-  else
-    if m.list == 'processing' then
-      drop_second_copy(text)
-    elseif m.list ~= name then
-      take_out(id, m, text)
-      call('ZREM', DUE, id)
-    end
-    local clean = plain(text, m)
-    if clean ~= text then call('LSET', PROCESSING, 0, clean) end
-    deliver(id, m, clean)
+-- First in line first.
+local texts, ids, leases = {}, {}, {}
+local function line_up(tail)
+  for i = #tail, 1, -1 do
+    local n = #texts + 1
+    local id = string.sub(tail[i], 12, 47) -- where an element of ours has it
+    texts[n], ids[n] = tail[i], id
+    leases[2 * n - 1], leases[2 * n] = expiry, id
   end
-  return true
+  return #texts
 end
+local high = line_up(call('LRANGE', HIGH, -want, -1))
+local count = high < want and line_up(call('LRANGE', PENDING, high - want, -1)) or high
+local answer = {epoch, due and int(due - now_ms) or '-1', 0, rows}
+-- Nothing more is left that could be claimed: old wake-up tokens would only cause empty claims.
+if count < want then call('DEL', WAKE) end
+if count == 0 then return answer end
 
-local function take_due()
-  local ids = call('ZRANGEBYSCORE', DUE, '-inf', int(now_ms), 'LIMIT', 0, want - #rows)
-  for _, id in ipairs(ids) do
-    moves_left = moves_left - 1
-    local m, text = meta_read(id), call('HGET', BODY, id)
-    if m and text and m.list == 'retry' then
-      meta_write(id, m) -- refused first when memory is full, before anything is taken out
-      if take_from_retry(id, text) then
-        local clean = plain(text, m)
-        call('LPUSH', PROCESSING, clean)
-        deliver(id, m, clean)
-      end
-    end
-    call('ZREM', DUE, id)
+-- Each id with its new meta: the delivery is counted before the job runs, so that a crash counts.
+local bodies, before = call('HMGET', BODY, spread(ids)), call('HMGET', META, spread(ids))
+local metas, seen, same = {}, {}, {}
+for i = 1, count do
+  local id, text, old = ids[i], texts[i], before[i]
+  if not old or bodies[i] ~= text or seen[id] then return false end
+  seen[id] = true
+  if not same[old] then -- jobs pushed together have the same meta
+    local e, d, l, h, o, k = string.match(old, '^(%-?%d+)|(%d+)|(%a+)|(%a+)|(%a+)|(%d+)|')
+    if l ~= (i > high and 'pending' or 'high') or (h ~= 'high' and h ~= 'pending') then return false end
+    if e ~= '0' then e = math.max(math.abs(tonumber(e)) + 1, now_us) end
+    local new = (e == '0' and epoch or int(e)) .. '|' .. int(tonumber(d) + 1)
+    same[old] = {new .. '|processing|' .. h .. '|' .. o .. '|' .. k .. '|' .. owner, tonumber(k)}
   end
-  return #ids > 0
+  local meta, keep = same[old][1], same[old][2]
+  if keep ~= #text then return false end
+  metas[2 * i - 1], metas[2 * i] = id, meta
+  rows[3 * i - 2], rows[3 * i - 1], rows[3 * i] = id, meta, text
 end
 
--- A claim of ours was carried out but its answer never arrived: hand the same jobs out again, without
--- counting a second delivery; what is over goes back to the front.
-local function recover()
-  local stamps = {}
-  for stamp in string.gmatch(lost, '%S+') do stamps[stamp] = true end
-  for _, id in ipairs(call('ZRANGE', LEASE, 0, -1)) do
-    local m, text = meta_read(id), call('HGET', BODY, id)
-    if m and text and m.list == 'processing' and stamps[m.owner] then
-      m.deliveries = m.deliveries - 1
-      if #rows < want then
-        deliver(id, m, text)
-      elseif take_out(id, m, text) then
-        call('RPUSH', LIST[m.home], text)
-        call('ZREM', LEASE, id)
-        if m.origin == 'raw' then
-          forget(id)
-        else
-          m.list = m.home
-          m.epoch = -m.epoch
-          meta_write(id, m)
-        end
-      end
-    end
-  end
+-- The first call is refused when memory is full, before anything is taken out.
+if count == 1 then
+  call('LMOVE', high == 1 and HIGH or PENDING, PROCESSING, 'RIGHT', 'LEFT')
+else
+  call('LPUSH', PROCESSING, spread(texts))
+  if high > 0 then call('LTRIM', HIGH, 0, -1 - high) end
+  if count > high then call('LTRIM', PENDING, 0, high - count - 1) end
 end
-
-if lost ~= '' then
-  recover()
-elseif call('EXISTS', HIGH, PENDING, DUE, WAKE) == 0 then
-  return {int(now_us), '-1', 0, rows} -- an idle queue costs one question
-end
-if call('EXISTS', PAUSED) == 1 then return {int(now_us), '-1', 1, rows} end
-
-local function some(step)
-  while #rows < want and moves_left > 0 do
-    if not step() then break end
-  end
-end
-some(function() return take('high') end)
-some(take_due)
-some(function() return take('pending') end)
-
--- Nothing is left that could be claimed: old wake-up tokens would only cause empty claims.
-if #rows < want and moves_left > 0 then call('DEL', WAKE) end
-local next_due = call('ZRANGE', DUE, 0, 0, 'WITHSCORES')
-local wait = -1
-if next_due[2] then wait = math.max(0, tonumber(next_due[2]) - now_ms) end
-return {int(now_us), int(wait), 0, rows}
+call('HSET', META, spread(metas))
+call('ZADD', LEASE, spread(leases))
+return answer

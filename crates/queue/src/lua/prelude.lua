@@ -1,16 +1,26 @@
--- Shared by every script. All scripts get the same KEYS, so each key they touch is declared.
+-- Shared by the scripts. `script.rs` puts before each script those paragraphs (parted by blank lines) whose names it uses,
+-- since every function made costs time in each call. All scripts get the same KEYS, so each key they touch is declared.
 -- `jobs:meta` holds per job "epoch|deliveries|list|home|origin|keep|owner":
 --   epoch   number of the present claim (server time in µs, so it grows even when Redis lost everything);
 --           negative once that claim was settled, 0 before the first claim
 --   list    where the element is now; home: where it goes back to
 --   origin  own (pushed by us), foreign (pushed by hand, made whole), raw (pushed by hand, not yet made whole)
 --   keep    bytes of the plain job text; an element in retry or failed is that text with more fields behind
+
 local HIGH, PENDING, PROCESSING, RETRY, FAILED = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local DUE, LEASE, META, BODY, WAKE = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
+
 local PAUSED, INCARNATION, GUARD, SUSPECTS, PLACE = KEYS[11], KEYS[12], KEYS[13], KEYS[14], KEYS[15]
+
 local LIST = {high = HIGH, pending = PENDING, processing = PROCESSING, retry = RETRY, failed = FAILED}
-local WAKE_CAP = 128
+
 local call = redis.call
+
+-- Lua 5.4 has the one, 5.1 the other.
+local spread = table.unpack or unpack
+
+-- Most jobs whose fields go into one call.
+local MOST_SPREAD = 256
 
 local time = call('TIME')
 local now_us = tonumber(time[1]) * 1000000 + tonumber(time[2])
@@ -40,17 +50,26 @@ local function iso(us)
     year, month, day, hour, minute, rest - hour * 3600 - minute * 60, us - s * 1000000)
 end
 
-local function meta_read(id)
-  local text = call('HGET', META, id)
-  if not text then return nil end
-  local e, d, l, h, o, k, w = string.match(text, '^(%-?%d+)|(%d+)|(%a+)|(%a+)|(%a+)|(%d+)|(.*)$')
+local META_PATTERN = '^(%-?%d+)|(%d+)|(%a+)|(%a+)|(%a+)|(%d+)|(.*)$'
+
+local function meta_parse(text)
+  local e, d, l, h, o, k, w = string.match(text, META_PATTERN)
   if not e or not LIST[l] or (h ~= 'high' and h ~= 'pending') then return nil end
   return {epoch = tonumber(e), deliveries = tonumber(d), list = l, home = h, origin = o, keep = tonumber(k), owner = w}
 end
 
+local function meta_read(id)
+  local text = call('HGET', META, id)
+  return text and meta_parse(text) or nil
+end
+
+local function meta_text(m)
+  return int(m.epoch) .. '|' .. int(m.deliveries) .. '|' .. m.list .. '|' .. m.home .. '|'
+    .. m.origin .. '|' .. int(m.keep) .. '|' .. m.owner
+end
+
 local function meta_write(id, m)
-  call('HSET', META, id, int(m.epoch) .. '|' .. int(m.deliveries) .. '|' .. m.list .. '|' .. m.home .. '|'
-    .. m.origin .. '|' .. int(m.keep) .. '|' .. m.owner)
+  call('HSET', META, id, meta_text(m))
 end
 
 -- The plain job text of an element.
@@ -96,15 +115,24 @@ local function take_out(id, m, text)
   return call('LREM', LIST[m.list], from_head, text) == 1
 end
 
-local function forget(id)
-  call('HDEL', META, id)
-  call('HDEL', BODY, id)
-  call('ZREM', LEASE, id)
-  call('ZREM', DUE, id)
-  call('HDEL', PLACE, id)
+local function forget_all(ids)
+  if #ids == 0 then return end
+  call('HDEL', META, spread(ids))
+  call('HDEL', BODY, spread(ids))
+  call('ZREM', LEASE, spread(ids))
+  call('ZREM', DUE, spread(ids))
+  call('HDEL', PLACE, spread(ids))
 end
 
-local function wake()
-  call('LPUSH', WAKE, '1')
-  call('LTRIM', WAKE, 0, WAKE_CAP - 1)
+local function forget(id)
+  forget_all({id})
+end
+
+local WAKE_CAP = 128
+
+-- Tokens for `count` new jobs; one when none is given.
+local function wake(count)
+  local tokens = {}
+  for i = 1, math.min(count or 1, WAKE_CAP) do tokens[i] = '1' end
+  if call('LPUSH', WAKE, spread(tokens)) > WAKE_CAP then call('LTRIM', WAKE, 0, WAKE_CAP - 1) end
 end

@@ -12,6 +12,8 @@ mod foreign;
 mod healing;
 mod life;
 mod live;
+mod model;
 mod operators;
+mod raw;
 mod retries;
 mod support;
