@@ -501,3 +501,84 @@ async fn without_the_run_store_the_queue_can_be_looked_at_and_the_rest_says_what
         assert!(error.contains("DATABASE_URL"), "{error}");
     }
 }
+
+/// A server in cluster mode. Dropped = killed.
+struct ClusterServer {
+    server: std::process::Child,
+    _dir: tempfile::TempDir,
+}
+
+impl ClusterServer {
+    fn start(port: u16) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (port, bus) = (port.to_string(), testkit::free_port().to_string());
+        let server = Command::new("redis-server")
+            .args([
+                "--port",
+                &port,
+                "--cluster-port",
+                &bus,
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+            ])
+            .args(["--cluster-enabled", "yes", "--logfile", "redis.log"])
+            .args(["--dir", dir.path().to_str().unwrap()])
+            .spawn()
+            .unwrap();
+        Self { server, _dir: dir }
+    }
+}
+
+impl Drop for ClusterServer {
+    fn drop(&mut self) {
+        self.server.kill().unwrap();
+        self.server.wait().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_comes_up_later_ends_programs_with_a_plain_prefix_with_64() {
+    let system = Setup::workers(0).start().await;
+    let port = testkit::free_port();
+    let address = || format!("127.0.0.1:{}", testkit::free_port());
+    let start = |name: &str| {
+        testkit::Program::new(bin(name))
+            .env("DATABASE_URL", &system.database_url)
+            .env("REDIS_URL", format!("redis://127.0.0.1:{port}"))
+            .env("JWT_SECRET", "s")
+            .env("LLM_PRIMARY_PROVIDER", "scripted")
+            .env("API_BIND_ADDR", address())
+            .env("RUNTIME_BIND_ADDR", address())
+            .env("WORKER_ADMIN_ADDR", address())
+            .start()
+    };
+    let mut api = start("agent-api");
+    let mut worker = start("agent-worker");
+    api.wait_for_output("schema is current", SOON).await;
+    worker.wait_for_output("worker started", SOON).await;
+    let _cluster = ClusterServer::start(port);
+    for process in [&mut api, &mut worker] {
+        let code = process.wait(SOON).await.code();
+        let words = format!("{}{}", process.stdout(), process.stderr());
+        assert_eq!(code, Some(64), "{words}");
+        assert!(words.contains("use {jobs} instead of jobs"), "{words}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_evicting_server_without_persistence_is_a_warning_line_each_and_a_finding() {
+    let mut system = Setup::workers(0).start().await;
+    for (name, value) in [("maxmemory-policy", "allkeys-lru"), ("appendonly", "no")] {
+        system.redis.cli(&["CONFIG", "SET", name, value]);
+    }
+    system.add_worker().await;
+    system.restart_api().await;
+    for process in [&mut system.workers[0], &mut system.api] {
+        for words in ["allkeys-lru", "appendonly is off"] {
+            process.wait_for_output(words, SOON).await;
+        }
+    }
+    assert_eq!(findings(&system), ["server", "server"]);
+}

@@ -108,10 +108,10 @@ function mend.retry(id, _, text)
   return 1
 end
 
--- A due time of nothing that waits.
+-- A due time of nothing that waits. A retry that was moved to another list goes back and needs it.
 function mend.due(id)
   local m, text = meta_read(id), call('HGET', BODY, id)
-  if m and m.list == 'retry' and text and call('LPOS', RETRY, text) then return 0 end
+  if m and m.list == 'retry' and text and anywhere(text) then return 0 end
   call('HDEL', PLACE, id)
   return call('ZREM', DUE, id)
 end
