@@ -29,8 +29,8 @@ pub(super) fn programs_end_only_as_allowed(records: &[Record], facts: &Facts) ->
 }
 
 /// A run that goes on gets a new job. The old one may still lie with a worker that has not let go, or that was lost, until
-/// its lease (9 s) and the patience with a lease in Postgres (4 s) are over and a sweep has met it.
-const OLD_JOB_LIMIT_US: i64 = 20_000_000;
+/// its lease (9 s) is over, a sweep has met it, and the worker that got it next has let it go in its turn.
+const OLD_JOB_LIMIT_US: i64 = 30_000_000;
 
 /// One violation per run: the first sighting that neither a loss of Redis nor a run going on excuses.
 pub(super) fn no_run_is_seen_misplaced(records: &[Record]) -> Vec<Violation> {

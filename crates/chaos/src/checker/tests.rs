@@ -406,7 +406,7 @@ fn two_jobs_of_a_run_are_found_unless_it_has_just_gone_on() {
             records.push(at(second, misplaced(two_jobs)));
         })
     };
-    assert_eq!(seen(31, true), ["live_run_misplaced"]);
+    assert_eq!(seen(41, true), ["live_run_misplaced"]);
     assert_eq!(seen(12, false), ["live_run_misplaced"]);
     assert_eq!(seen(12, true), Vec::<&str>::new());
 }
