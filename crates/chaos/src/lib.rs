@@ -10,6 +10,7 @@
 //! | [`resp`], [`sql`], [`facts`], [`observer`] | looking into the stores without the code under test |
 //! | [`checker`] | the rules |
 //! | [`campaign`], [`directed`], [`report`] | one whole run, one aimed at one promise, and what was found |
+//! | [`drills`] | recovery, measured |
 //!
 //! It uses none of the crates it checks: a fault of theirs must not hide itself.
 
@@ -19,6 +20,7 @@ pub mod client;
 pub mod counting;
 pub mod directed;
 pub mod disk;
+pub mod drills;
 pub mod facts;
 pub mod fault;
 pub mod history;

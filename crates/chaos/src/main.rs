@@ -6,14 +6,17 @@ use std::time::Duration;
 
 use chaos::campaign::{self, Order};
 use chaos::directed::{self, Breakage};
+use chaos::drills::{self, DrillArgs};
 use chaos::nemesis::Plan;
 use chaos::report::{self, Report};
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 
 /// Injects faults into real processes under load and checks every promise from outside.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, args_conflicts_with_subcommands = true)]
 struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// How long load and faults last; starting and settling come on top.
     #[arg(long, default_value_t = 180)]
     seconds: u64,
@@ -37,6 +40,12 @@ struct Args {
     breakage: Option<Breakage>,
 }
 
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Measures how the system recovers from one thing, against a goal; scripts/ci/drills.sh runs all of them.
+    Drill(DrillArgs),
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "snake_case")]
 enum Faults {
@@ -47,6 +56,9 @@ enum Faults {
 #[tokio::main(flavor = "multi_thread", worker_threads = 6)]
 async fn main() -> ExitCode {
     let args = Args::parse();
+    if let Some(Command::Drill(drill)) = &args.command {
+        return drills::run(drill).await;
+    }
     let seed = args.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
     let dir = args.dir.clone();
     let dir = dir.unwrap_or_else(|| std::env::temp_dir().join(format!("agent-chaos-{}", std::process::id())));

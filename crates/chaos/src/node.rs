@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use testkit::{FaultProxy, Process, Program, bin};
+use testkit::{FaultProxy, Process, Program};
 
 use crate::stores::Stores;
 
@@ -16,7 +16,7 @@ pub enum Role {
 }
 
 impl Role {
-    const fn program(self) -> &'static str {
+    pub(crate) const fn program(self) -> &'static str {
         match self {
             Self::Api => "agent-api",
             Self::Worker => "agent-worker",
@@ -104,6 +104,7 @@ pub struct Node {
     /// Public listener of an API, admin listener of a worker.
     pub port: u16,
     pub links: Links,
+    pub(crate) program: std::path::PathBuf,
     pub(crate) env: Vec<(String, String)>,
     pub(crate) logs: PathBuf,
     pub(crate) running: Mutex<Running>,
@@ -128,7 +129,7 @@ impl Node {
         running.starts += 1;
         running.paused = false;
         running.asked = false;
-        let program = Program::new(bin(self.role.program())).envs(self.env.clone());
+        let program = Program::new(&self.program).envs(self.env.clone());
         running.process = Some(program.start());
     }
 

@@ -28,6 +28,8 @@ pub struct Setup {
     pub env: Vec<(String, String)>,
     /// Where the output of the processes is kept.
     pub dir: PathBuf,
+    /// Where the programs are; beside this one when absent.
+    pub bin_dir: Option<PathBuf>,
 }
 
 impl Setup {
@@ -38,7 +40,14 @@ impl Setup {
             workers: 3,
             env: Vec::new(),
             dir: dir.to_owned(),
+            bin_dir: None,
         }
+    }
+
+    #[must_use]
+    pub fn bin_dir(mut self, dir: Option<&Path>) -> Self {
+        self.bin_dir = dir.map(Path::to_owned);
+        self
     }
 
     #[must_use]
@@ -104,6 +113,10 @@ impl Setup {
             role,
             port,
             links,
+            program: match &self.bin_dir {
+                Some(dir) => dir.join(role.program()),
+                None => testkit::bin(role.program()),
+            },
             env,
             logs: self.dir.join("logs"),
             running: Mutex::default(),

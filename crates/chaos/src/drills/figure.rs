@@ -59,7 +59,10 @@ impl Figures {
     /// A count that must reach `least`: without it the other figures would say nothing.
     pub fn at_least(&mut self, least: usize, what: &str, count: usize) {
         self.told(what, count as f64, "");
-        self.none(&format!("{what}: missing to {least}"), least.saturating_sub(count));
+        self.none(
+            &format!("{what}: missing to {least}"),
+            least.saturating_sub(count),
+        );
     }
 }
 
@@ -84,7 +87,9 @@ pub fn table(figures: &[Figure]) -> String {
     );
     for figure in figures {
         let value = format!("{} {}", rounded(figure.value), figure.unit);
-        let goal = figure.goal.map_or(String::new(), |goal| format!("≤ {}", rounded(goal)));
+        let goal = figure
+            .goal
+            .map_or(String::new(), |goal| format!("≤ {}", rounded(goal)));
         let mark = match (figure.goal, figure.pass) {
             (None, _) => "",
             (_, true) => "pass",

@@ -103,8 +103,9 @@ pub async fn seconds_until_right(database_url: &str, redis_port: u16, limit: Dur
     let begun = Instant::now();
     let mut right_since = None;
     while begun.elapsed() < limit {
-        
-        let right = look(&mut sql, redis_port).await.is_some_and(|seen| seen.wrong.is_empty());
+        let right = look(&mut sql, redis_port)
+            .await
+            .is_some_and(|seen| seen.wrong.is_empty());
         match (right, right_since) {
             (true, Some(since)) => return Duration::as_secs_f64(&since),
             (true, None) => right_since = Some(begun.elapsed()),
@@ -113,7 +114,10 @@ pub async fn seconds_until_right(database_url: &str, redis_port: u16, limit: Dur
         tokio::time::sleep(LOOK_EVERY).await;
     }
     if let Some(seen) = look(&mut sql, redis_port).await {
-        eprintln!("not in place after {limit:?}: {:?}", &seen.wrong[..seen.wrong.len().min(5)]);
+        eprintln!(
+            "not in place after {limit:?}: {:?}",
+            &seen.wrong[..seen.wrong.len().min(5)]
+        );
     }
     f64::NAN
 }
