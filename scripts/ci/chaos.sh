@@ -37,6 +37,10 @@ release) dir=release ;;
 *) die "--profile $profile: dev or release" ;;
 esac
 
+# Without it everything but the clock steps is done.
+if command -v apt-get >/dev/null && ! compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null && may_become_root; then
+    apt_install faketime || warn "libfaketime could not be installed: no clock steps"
+fi
 say "building (profile $profile)"
 cargo build --quiet --manifest-path "$root/Cargo.toml" --profile "$profile" -p api -p worker -p chaos --bins
 exec "$target/$dir/chaos" "${args[@]}"

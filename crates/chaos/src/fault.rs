@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::clock::OwnClock;
 use crate::disk::SmallDisk;
 use crate::resp::{Client, Reply};
 use crate::sql::{SESSION_NAME, Sql};
@@ -103,10 +104,12 @@ pub enum Heavy {
     DiskFull,
     /// More busy threads than CPUs for seconds.
     CpuBusy,
+    /// The wall clock of one worker jumps and comes back.
+    ClockStep,
 }
 
 impl Heavy {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::WorkerKill,
         Self::WorkerStop,
         Self::WorkerTerm,
@@ -123,6 +126,7 @@ impl Heavy {
         Self::S3Stop,
         Self::DiskFull,
         Self::CpuBusy,
+        Self::ClockStep,
     ];
 
     pub const fn as_str(self) -> &'static str {
@@ -143,6 +147,7 @@ impl Heavy {
             Self::S3Stop => "s3_stop",
             Self::DiskFull => "disk_full",
             Self::CpuBusy => "cpu_busy",
+            Self::ClockStep => "clock_step",
         }
     }
 
@@ -289,6 +294,16 @@ pub async fn break_link(node: &Node, store: StoreName, refuse: bool, down: Durat
     }
     tokio::time::sleep(down).await;
     node.links.to(store).restore();
+}
+
+/// The program's clock is `seconds` away from the others' for this long.
+pub async fn step_clock(clock: &OwnClock, seconds: i64, time: Duration) {
+    for offset in [seconds, 0] {
+        if let Err(error) = clock.set(offset) {
+            eprintln!("chaos: the clock is not set: {error}");
+        }
+        tokio::time::sleep(time).await;
+    }
 }
 
 /// Twice as many busy threads as there are CPUs.

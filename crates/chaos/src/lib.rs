@@ -6,7 +6,7 @@
 //! | [`history`] | what happened, as lines of a file |
 //! | [`counting`] | the world outside: counts the effects of tools |
 //! | [`script`], [`load`], [`client`], [`operator`] | users and operators |
-//! | [`fault`], [`disk`], [`nemesis`] | faults and their schedule |
+//! | [`fault`], [`disk`], [`clock`], [`nemesis`] | faults and their schedule |
 //! | [`resp`], [`sql`], [`facts`], [`observer`] | looking into the stores without the code under test |
 //! | [`checker`] | the rules |
 //! | [`campaign`], [`directed`], [`report`] | one whole run, one aimed at one promise, and what was found |
@@ -17,6 +17,7 @@
 pub mod campaign;
 pub mod checker;
 pub mod client;
+pub mod clock;
 pub mod counting;
 pub mod directed;
 pub mod disk;

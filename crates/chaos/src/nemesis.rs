@@ -210,6 +210,7 @@ impl Nemesis {
                 self.on_program(fault, &self.system.apis, draw).await;
             }
             Heavy::LinkStall | Heavy::LinkDown => self.on_link(fault, draw).await,
+            Heavy::ClockStep => self.on_clock(draw).await,
             _ => self.on_store(fault, draw).await,
         }
     }
@@ -251,6 +252,25 @@ impl Nemesis {
         self.record(fault.as_str(), &target, false);
         let refuse = fault == Heavy::LinkDown;
         fault::break_link(node, store, refuse, draw.between(500, 5_000)).await;
+    }
+
+    /// A jump of up to half a minute either way: farther than any lease is long.
+    async fn on_clock(&self, draw: Draw) {
+        let node = self.system.workers.iter().find(|node| node.clock.is_some());
+        let Some((node, clock)) = node.and_then(|node| Some((node, node.clock.as_ref()?))) else {
+            return;
+        };
+        let Some(_taken) = self.busy.take(&format!("clock {}", node.name)) else {
+            return;
+        };
+        let distance = draw.between(5, 30).as_millis() as i64;
+        let seconds = if draw.long { distance } else { -distance };
+        self.record(
+            Heavy::ClockStep.as_str(),
+            &format!("{} {seconds:+} s", node.name),
+            false,
+        );
+        fault::step_clock(clock, seconds, draw.between(2_000, 6_000)).await;
     }
 
     async fn on_store(&self, fault: Heavy, draw: Draw) {

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use testkit::{FaultProxy, Process, Program};
 
+use crate::clock::OwnClock;
 use crate::stores::Stores;
 
 /// What a program is.
@@ -107,6 +108,8 @@ pub struct Node {
     pub(crate) program: std::path::PathBuf,
     pub(crate) env: Vec<(String, String)>,
     pub(crate) logs: PathBuf,
+    /// Of a program whose clock can be moved.
+    pub clock: Option<OwnClock>,
     pub(crate) running: Mutex<Running>,
 }
 

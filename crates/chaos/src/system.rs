@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use testkit::{eventually, free_port, jwt};
 
+use crate::clock::OwnClock;
 pub use crate::node::{Ended, Links, Node, Role, StoreName};
 pub use crate::stores::Stores;
 use crate::stores::{Addresses, SECRET, own};
@@ -108,6 +109,11 @@ impl Setup {
             Role::Worker => own(&[("WORKER_ADMIN_ADDR", format!("127.0.0.1:{port}"))]),
         });
         env.extend(self.env.clone());
+        // One clock that goes wrong among several.
+        let clock = (role == Role::Worker && number == 0)
+            .then(|| OwnClock::new(&self.dir, &name))
+            .flatten();
+        env.extend(clock.iter().flat_map(OwnClock::env));
         Node {
             name,
             role,
@@ -119,6 +125,7 @@ impl Setup {
             },
             env,
             logs: self.dir.join("logs"),
+            clock,
             running: Mutex::default(),
         }
     }
