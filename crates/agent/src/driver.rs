@@ -13,7 +13,7 @@ use crate::step::{
     ask_outcome, called, idempotency_key, outcome_unknown, said_to_user, start_step, turn_request,
 };
 use crate::supervisor::{DueTool, Limits, Next, Supervisor};
-use crate::tools::{Call, Router, ToolError};
+use crate::tools::{self, Call, Router, ToolError};
 use domain::breakage::{self, Breakage};
 use domain::change::{Change, RunError};
 use domain::run::StepStatus;
@@ -299,17 +299,31 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
         snapshot.turns.push(turn);
         stored.extend(applied.changes);
         let mut next = applied.ending;
-        // A tool that is due starts in the same commit: one round trip less per step, and nothing is lost by it. One that
-        // must not be repeated is claimed right before its call, so that little else can happen in between.
-        if let Next::RunTool(due) = machine.next()
+        self.ride_along(snapshot, machine, &mut next);
+        self.commit_unless_paused(stored, next).await
+    }
+
+    /// What can go into the commit of what it follows: the whole step of a tool that does nothing outside, and the start of
+    /// the next one that does: a round trip less for each, and nothing is lost by it. One that must not be repeated is
+    /// claimed right before its call, so that little else can happen in between.
+    fn ride_along(&self, snapshot: &mut Snapshot, machine: &mut Supervisor, next: &mut Vec<Change>) {
+        while let Next::RunTool(due) = machine.next()
             && !self.soft.is_cancelled()
+            && snapshot.step(due.turn, due.action).is_none()
         {
             let effect = self.effect_of(&due);
-            if effect != Effect::AtMostOnce {
-                next.push(start_step(snapshot, &due, effect));
+            if effect == Effect::AtMostOnce {
+                return;
             }
+            next.push(start_step(snapshot, &due, effect));
+            let (tool_name, tool_input) = called(&due);
+            let Some(result) = tools::result_within(&tool_name, &tool_input) else {
+                return;
+            };
+            let (stored, ending) = settled(snapshot, machine, &due, (result, 0));
+            next.extend(stored);
+            next.extend(ending);
         }
-        self.commit_unless_paused(stored, next).await
     }
 
     fn effect_of(&self, due: &DueTool) -> Effect {
@@ -383,7 +397,7 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
         tracing::warn!(run_id = %snapshot.run_id, step_id = %id, reason, "outcome of a tool call unknown");
         match self.on_unknown {
             OnUnknown::Ask => {
-                self.commit(ask_outcome(id, due, reason)).await?;
+                self.commit(ask_outcome(id, due, self.epoch, reason)).await?;
                 Err(Outcome::Waiting)
             }
             OnUnknown::TellModel => {
@@ -400,31 +414,9 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
         due: &DueTool,
         (result, duration_ms): (ToolResult, i64),
     ) -> Flow<()> {
-        let id = step_id(snapshot.run_id, due.turn, due.action);
-        let status = if result.success {
-            StepStatus::Completed
-        } else {
-            StepStatus::Failed
-        };
-        let settled = Change::StepSettled {
-            step_id: id,
-            status,
-            result: result.clone(),
-            duration_ms,
-        };
-        // A settled step starts the count of attempts again, in the store as here.
-        snapshot.attempt = 1;
-        let said = said_to_user(snapshot, due, &result);
-        if let Some(step) = snapshot.step_mut(due.turn, due.action) {
-            step.status = status;
-            step.result = Some(result.clone());
-        }
-        let applied = machine.on_result(&result);
-        let stored = std::iter::once(settled)
-            .chain(said)
-            .chain(applied.changes)
-            .collect();
-        self.commit_unless_paused(stored, applied.ending).await
+        let (stored, mut next) = settled(snapshot, machine, due, (result, duration_ms));
+        self.ride_along(snapshot, machine, &mut next);
+        self.commit_unless_paused(stored, next).await
     }
 
     /// Commits all; when the run was paused meanwhile, only what has already happened. What comes `next` is then found
@@ -439,6 +431,39 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
             other => other,
         }
     }
+}
+
+/// Takes a result into snapshot and machine; gives what has happened, and the change of status it leads to.
+fn settled(
+    snapshot: &mut Snapshot,
+    machine: &mut Supervisor,
+    due: &DueTool,
+    (result, duration_ms): (ToolResult, i64),
+) -> (Vec<Change>, Vec<Change>) {
+    let status = if result.success {
+        StepStatus::Completed
+    } else {
+        StepStatus::Failed
+    };
+    let settled = Change::StepSettled {
+        step_id: step_id(snapshot.run_id, due.turn, due.action),
+        status,
+        result: result.clone(),
+        duration_ms,
+    };
+    // A settled step starts the count of attempts again, in the store as here.
+    snapshot.attempt = 1;
+    let said = said_to_user(snapshot, due, &result);
+    if let Some(step) = snapshot.step_mut(due.turn, due.action) {
+        step.status = status;
+        step.result = Some(result.clone());
+    }
+    let applied = machine.on_result(&result);
+    let stored = std::iter::once(settled)
+        .chain(said)
+        .chain(applied.changes)
+        .collect();
+    (stored, applied.ending)
 }
 
 /// A vendor that is overloaded, limits us or says when to come back is waited for; everything else is a failure.

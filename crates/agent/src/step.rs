@@ -68,9 +68,9 @@ pub(crate) fn idempotency_key(run_id: RunId, due: &DueTool) -> String {
 }
 
 /// The run asks its user what became of a call.
-pub(crate) fn ask_outcome(step_id: StepId, due: &DueTool, reason: &str) -> Vec<Change> {
+pub(crate) fn ask_outcome(step_id: StepId, due: &DueTool, epoch: i64, reason: &str) -> Vec<Change> {
     let (tool_name, tool_input) = called(due);
-    let waiting_for = effect_unknown(step_id, &tool_name, &tool_input, reason);
+    let waiting_for = effect_unknown(step_id, (&tool_name, &tool_input), epoch, reason);
     let metadata = json!({"event": "effect_unknown", "step_id": step_id, "tool_name": tool_name});
     let text = format!("Outcome of {tool_name} unknown: {reason}. Say what became of it to go on");
     vec![

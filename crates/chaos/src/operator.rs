@@ -49,7 +49,9 @@ impl Operator {
             (0, false) => "retry",
             _ => "done",
         };
-        let body = json!({"decision": decision, "output": {"count": counted}, "note": "chaos"});
+        let epoch = &waiting_for["epoch"];
+        let body =
+            json!({"decision": decision, "output": {"count": counted}, "note": "chaos", "epoch": epoch});
         let path = format!("/agent/run/{run_id}/effects/{step_id}");
         self.history.add(Entry::Deciding {
             run_id: run_id.to_owned(),

@@ -71,6 +71,9 @@ pub struct Verdict {
     pub output: Option<Value>,
     /// Why, for the log.
     pub note: Option<String>,
+    /// The run's epoch when the question was seen (`waiting_for.epoch`): a word that comes late must not answer a later
+    /// question. Nothing: whatever is asked now.
+    pub epoch: Option<i64>,
 }
 
 /// The three ways on from an unknown outcome.

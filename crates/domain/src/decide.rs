@@ -169,11 +169,7 @@ fn pause(run: &RunState) -> Result<Decision, Rejection> {
     }
     // A held job leaves `processing` when its worker lets go after the running step; an unheld one at once.
     let held = run.lease.as_ref().is_some_and(|lease| lease.alive);
-    let job = if held {
-        JobIntent::Keep
-    } else {
-        JobIntent::Remove
-    };
+    let job = if held { JobIntent::Keep } else { JobIntent::Remove };
     Ok(Decision::of(vec![status(RunStatus::Paused)]).job(job))
 }
 
@@ -212,14 +208,16 @@ fn settle_effect(
     verdict: Verdict,
     job_id: JobId,
 ) -> Result<Decision, Rejection> {
-    if run.status != RunStatus::WaitingUser || run.unknown_step != Some(step_id) {
-        return Err(Rejection::NotUnknown(step_id));
-    }
     let Verdict {
         decision,
         output,
         note,
+        epoch,
     } = verdict;
+    let is_late = epoch.is_some_and(|seen| seen != run.epoch);
+    if run.status != RunStatus::WaitingUser || run.unknown_step != Some(step_id) || is_late {
+        return Err(Rejection::NotUnknown(step_id));
+    }
     let metadata =
         json!({"event": "effect_settled", "step_id": step_id, "decision": decision.as_str(), "note": note});
     let text = format!("Outcome told by the user: {}", decision.as_str());
@@ -494,6 +492,7 @@ mod tests {
             decision,
             output: None,
             note: None,
+            epoch: None,
         }
     }
 
@@ -519,6 +518,15 @@ mod tests {
                 .any(|change| matches!(change, Change::StepReset { .. }));
             assert_eq!(again, decision == EffectDecision::Retry);
         }
+        let late = Command::SettleEffect {
+            step_id,
+            verdict: Verdict {
+                epoch: Some(waiting.epoch - 1),
+                ..verdict(EffectDecision::Retry)
+            },
+            job_id: job(),
+        };
+        assert_eq!(decide(&waiting, late), Err(Rejection::NotUnknown(step_id)));
         let other = StepId(Uuid::from_u128(4));
         let refused = decide(&waiting, settle(other, EffectDecision::Done));
         assert_eq!(refused, Err(Rejection::NotUnknown(other)));

@@ -1,6 +1,6 @@
 //! Why a run does not move (`waiting_for`), in words for programs and people.
 //!
-//! Shape: `{"kind", "since", "until"?, "detail"}`, `effect_unknown` with `step_id`, `tool_name` and `tool_input` besides. What
+//! Shape: `{"kind", "since", "until"?, "detail"}`, `effect_unknown` with `step_id`, `tool_name`, `tool_input` and `epoch` besides. What
 //! a run itself knows is stored with it; where it stands in the queue is seen when somebody asks.
 
 use crate::ids::StepId;
@@ -68,13 +68,15 @@ pub fn waiting(kind: WaitKind, detail: &str) -> Value {
     json!({"kind": kind.as_str(), "detail": detail})
 }
 
-/// `waiting_for` of a tool call whose outcome nobody here knows.
-pub fn effect_unknown(step_id: StepId, tool_name: &str, tool_input: &Value, reason: &str) -> Value {
+/// `waiting_for` of a tool call whose outcome nobody here knows. `epoch` is the run's while it is asked.
+pub fn effect_unknown(step_id: StepId, call: (&str, &Value), epoch: i64, reason: &str) -> Value {
+    let (tool_name, tool_input) = call;
     json!({
         "kind": WaitKind::EffectUnknown.as_str(),
         "step_id": step_id,
         "tool_name": tool_name,
         "tool_input": tool_input,
+        "epoch": epoch,
         "detail": format!("{reason}; whether {tool_name} took effect is not known"),
     })
 }
@@ -94,7 +96,7 @@ mod tests {
     #[test]
     fn the_step_of_an_unknown_effect_is_found_again_and_of_nothing_else() {
         let id = StepId(Uuid::from_u128(5));
-        let stored = effect_unknown(id, "connector", &json!({"a": 1}), "the worker was lost");
+        let stored = effect_unknown(id, ("connector", &json!({"a": 1})), 3, "the worker was lost");
         assert_eq!(unknown_step(&stored), Some(id));
         assert_eq!(unknown_step(&waiting(WaitKind::User, "which?")), None);
         assert_eq!(unknown_step(&Value::Null), None);

@@ -5,7 +5,7 @@
 
 use crate::counting::AnyRemote;
 use crate::held::{HeldRuns, Hold, HoldGuard};
-use crate::log::{FencedLog, publish, with_sources};
+use crate::log::{Announcer, FencedLog, with_sources};
 use crate::model::WithRetries;
 use crate::sandbox::AnySandbox;
 use crate::settle::Settle;
@@ -13,15 +13,15 @@ use crate::snapshot::to_snapshot;
 use crate::workspace::Workspaces;
 use agent::driver::{Driver, OnUnknown, Outcome};
 use agent::ports::Model as _;
+use agent::snapshot::Snapshot;
 use agent::supervisor::Limits;
 use agent::tools::Router;
 use domain::command::Expiry;
 use domain::decide::Rejection;
 use domain::ids::WorkerId;
-use domain::waiting::RetryCause;
-use domain::{Clock, RunId};
+use domain::{Clock, LogType, NewEvent};
 use queue::{BuryReason, Delivery, Queue};
-use runs::{Claimed, CommandError, Orchestration, Restore};
+use runs::{Claimed, CommandError, Orchestration};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -38,7 +38,6 @@ const STORE_AWAY_PAUSE: Duration = Duration::from_secs(1);
 pub struct JobProcessor {
     pub worker: WorkerId,
     pub orchestration: Orchestration,
-    pub restore: Restore,
     pub queue: Queue,
     pub held: HeldRuns,
     pub model: WithRetries,
@@ -65,7 +64,8 @@ impl JobProcessor {
         let (cancel, pause) = (CancellationToken::new(), CancellationToken::new());
         let hold = Hold::new(delivery.claim(), cancel.clone(), pause.clone());
         let Some(_guard) = self.hold(&delivery, hold).await else {
-            return self.not_held(delivery).await;
+            self.not_held(delivery).await;
+            return;
         };
         let begun = Instant::now();
         crate::figures::count_delivery(&delivery);
@@ -87,8 +87,8 @@ impl JobProcessor {
         metrics::histogram!("agent_job_duration_seconds").record(begun.elapsed().as_secs_f64());
     }
 
-    /// Takes the run into the list of those held here. A run that was resumed before its last drive here has ended comes under
-    /// a new job: that drive is waited for, it is only settling.
+    /// Takes the run into the list of those held here. A run may come again before its last drive here has ended: resumed under a
+    /// new job, or put back a moment ago. That drive is waited for, it is only settling.
     async fn hold(&self, delivery: &Delivery, hold: Hold) -> Option<HoldGuard> {
         let run_id = delivery.job.run_id;
         let until = Instant::now() + HELD_PATIENCE;
@@ -96,21 +96,27 @@ impl JobProcessor {
             if let Some(guard) = self.held.hold(run_id, hold.clone()) {
                 return Some(guard);
             }
-            let is_same = self.held.job_of(run_id) == Some(delivery.job_id());
-            if is_same || Instant::now() >= until {
+            if Instant::now() >= until {
                 return None;
             }
             tokio::time::sleep(LAST_DRIVE_PAUSE).await;
         }
     }
 
-    /// A second entry of the job in work here goes; a job of its own waits for its turn in the queue.
-    async fn not_held(&self, delivery: Delivery) {
-        if self.held.job_of(delivery.job.run_id) == Some(delivery.job_id()) {
-            self.settle().drop_entry(delivery).await;
-        } else {
-            self.settle().hand_back(delivery).await;
+    /// The run is in work here all the same. A newer claim of the very job is renewed with the run from now on: settling it would
+    /// take the run's only entry. Another job waits for its turn in the queue.
+    async fn not_held(&self, delivery: Delivery) -> &'static str {
+        let run_id = delivery.job.run_id;
+        if self.held.job_of(run_id) != Some(delivery.job_id()) {
+            return self.settle().hand_back(delivery).await;
         }
+        let newer = delivery.claim();
+        self.held.update(run_id, |hold| {
+            if hold.claim.epoch < newer.epoch {
+                hold.claim = newer;
+            }
+        });
+        "held"
     }
 
     fn settle(&self) -> Settle<'_> {
@@ -127,9 +133,15 @@ impl JobProcessor {
             Ok(claimed) => claimed,
             Err(error) => return self.not_claimed(delivery, error).await,
         };
-        publish(&self.queue, &claimed.committed.events).await;
-        let run = &claimed.committed.run;
-        self.held.update(run_id, |hold| hold.epoch = Some(claimed.epoch));
+        let Claimed {
+            epoch,
+            committed,
+            snapshot,
+        } = claimed;
+        let announcer = Announcer::new(self.queue.clone());
+        announcer.announce(committed.events).await;
+        let run = &committed.run;
+        self.held.update(run_id, |hold| hold.epoch = Some(epoch));
         if delivery.deliveries.max(run.crash_count) > self.rules.max_crashes {
             return self
                 .settle()
@@ -143,11 +155,13 @@ impl JobProcessor {
                 .await;
         }
         self.show_attempt(&mut delivery, run.retry_count).await;
-        tracing::info!(run_id = %run_id, job_id = %delivery.job.job_id, epoch = claimed.epoch,
+        tracing::info!(run_id = %run_id, job_id = %delivery.job.job_id, epoch,
             attempt = run.retry_count + 1, "run claimed");
-        let outcome = self.drive(run_id, &claimed, &tokens).await;
+        let snapshot = to_snapshot(snapshot, run.retry_count + 1);
+        let outcome = self.drive(snapshot, (epoch, &announcer), &tokens).await;
+        announcer.finish().await;
         tracing::info!(run_id = %run_id, outcome = ?outcome, "drive ended");
-        self.settle().outcome(delivery, claimed.epoch, outcome).await
+        self.settle().outcome(delivery, epoch, outcome).await
     }
 
     /// A take-over counts an attempt in Postgres; the entry in `jobs:processing` shows the same.
@@ -208,30 +222,21 @@ impl JobProcessor {
         }
     }
 
-    async fn drive(&self, run_id: RunId, claimed: &Claimed, tokens: &Tokens) -> Outcome {
-        let attempt = claimed.committed.run.retry_count + 1;
-        let snapshot = match self.restore.load(run_id).await {
-            Ok(Some(stored)) => to_snapshot(stored, attempt),
-            Ok(None) => return Outcome::LeaseLost,
-            Err(error) => {
-                return Outcome::Retry {
-                    error: with_sources(&error),
-                    cause: RetryCause::Failure,
-                    retry_after: None,
-                };
-            }
-        };
+    async fn drive(
+        &self,
+        snapshot: Snapshot,
+        (epoch, announcer): (i64, &Announcer),
+        tokens: &Tokens,
+    ) -> Outcome {
+        let run_id = snapshot.run_id;
         let log = FencedLog {
             orchestration: &self.orchestration,
-            queue: &self.queue,
+            announcer,
             held: &self.held,
             run_id,
-            epoch: claimed.epoch,
+            epoch,
             lease: self.rules.lease,
         };
-        if snapshot.plan.is_none() && snapshot.attempt == 1 {
-            self.say_model(&log).await;
-        }
         let workspace = self.workspaces.of_run(&snapshot.user_id, run_id);
         let driver = Driver {
             model: &self.model,
@@ -244,7 +249,7 @@ impl JobProcessor {
             clock: self.clock.as_ref(),
             limits: self.rules.limits,
             on_unknown: self.rules.on_unknown,
-            epoch: claimed.epoch,
+            epoch,
             withheld: Mutex::default(),
             soft: tokens.soft.clone(),
             pause: tokens.pause.clone(),
@@ -264,18 +269,13 @@ impl JobProcessor {
             }
         }
     }
+}
 
-    /// The first line of a run's log says which model answers.
-    async fn say_model(&self, log: &FencedLog<'_>) {
-        use agent::ports::RunLog as _;
-        let (provider, model) = self.model.identity();
-        let metadata = serde_json::json!({"event": "model", "provider": provider, "model": model});
-        let line = domain::NewEvent::new(domain::LogType::Info, self.model.describe(), metadata);
-        if let Err(error) = log.commit(vec![domain::Change::Log(line)]).await {
-            // The next commit meets the same refusal and decides.
-            tracing::debug!(error = %error, "model line not written");
-        }
-    }
+/// The first line of a run's log says which model answers.
+pub fn opening_line(model: &WithRetries) -> NewEvent {
+    let (provider, name) = model.identity();
+    let metadata = serde_json::json!({"event": "model", "provider": provider, "model": name});
+    NewEvent::new(LogType::Info, model.describe(), metadata)
 }
 
 struct Tokens {

@@ -30,6 +30,7 @@ pub struct Told {
     decision: Option<EffectDecision>,
     output: Option<Value>,
     note: Option<String>,
+    epoch: Option<i64>,
 }
 
 impl FromFields for Told {
@@ -44,6 +45,7 @@ impl FromFields for Told {
             decision,
             output: fields.value("output"),
             note: fields.text("note"),
+            epoch: fields.int("epoch", 0..=i64::MAX),
         }
     }
 }
@@ -68,6 +70,7 @@ pub async fn settle(
             decision,
             output: told.output,
             note: told.note,
+            epoch: told.epoch,
         },
         job_id: JobId(app.ids.uuid()),
     };
@@ -101,7 +104,7 @@ fn refused(error: CommandError) -> Problem {
         CommandError::Rejected(Rejection::NotUnknown(_)) => Problem::new(
             StatusCode::CONFLICT,
             "effect_not_unknown",
-            "The outcome of this step is not in question",
+            "The outcome of this step is not in question, or was asked again meanwhile",
         ),
         other => other.into(),
     }

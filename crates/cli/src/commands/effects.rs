@@ -24,7 +24,10 @@ pub async fn effects(console: Console, api: &Api, args: &EffectsArgs) -> Result<
             note,
         }) => {
             let step = step_named(&ledger, step)?;
-            let told = json!({"decision": decision, "output": parsed(output.as_deref())?, "note": note});
+            // A word that arrives late must not answer a later question.
+            let epoch = api.status(&run, &[]).await?["run"]["waiting_for"]["epoch"].clone();
+            let output = parsed(output.as_deref())?;
+            let told = json!({"decision": decision, "output": output, "note": note, "epoch": epoch});
             let answer = api.settle_effect(&run, &step, &told).await?;
             console.out(&format!("{run}  {}", answer["status"].as_str().unwrap_or("-")))?;
             console.note(answer["message"].as_str().unwrap_or_default());

@@ -21,7 +21,12 @@ impl Store {
             .unwrap();
         let ask = vec![
             Change::StepUnknown { step_id: id },
-            Change::Waiting(Some(effect_unknown(id, "connector", &json!({"n": 1}), "lost"))),
+            Change::Waiting(Some(effect_unknown(
+                id,
+                ("connector", &json!({"n": 1})),
+                epoch,
+                "lost",
+            ))),
             to(RunStatus::WaitingUser),
         ];
         let asked = self.progress(job.run_id, epoch, ask).await.unwrap();
@@ -37,6 +42,7 @@ impl Store {
                 decision,
                 output: Some(json!({"id": 7})),
                 note: None,
+                epoch: None,
             },
             job_id: JobId(Uuid::from_u128(77)),
         };
