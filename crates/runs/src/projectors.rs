@@ -4,33 +4,13 @@
 //! drift. Because the run row's lock is held, no drift ever appears in normal work.
 
 use crate::authority::row::column;
-use crate::db::tx::{Statement, params};
+use crate::db::tx::{Param, Statement, params};
 use crate::store::StoreError;
 use domain::canonical::sha256_hex;
 use domain::ids::RunId;
 use jiff::Timestamp;
 use serde_json::json;
 use tokio_postgres::Row;
-
-/// Parameters: topic, run id. Always one row.
-pub(crate) const READ_PROJECTION: &str = "SELECT coalesce(c.last_seq, 0) AS last_seq,
-           coalesce(s.event_count, 0) AS event_count
-      FROM (SELECT 1) AS one
-      LEFT JOIN runtime.projection_checkpoints c ON c.topic = $1
-      LEFT JOIN runtime.run_summaries s ON s.run_id = $2";
-
-const WRITE_PROJECTION: &str = "WITH checkpoint AS (
-        INSERT INTO runtime.projection_checkpoints AS c (topic, last_seq, last_event_type, updated_at)
-        VALUES ($1, $2, $3, $4)
-        ON CONFLICT (topic) DO UPDATE SET last_seq = excluded.last_seq,
-            last_event_type = excluded.last_event_type, updated_at = excluded.updated_at
-        WHERE c.last_seq < excluded.last_seq)
-    INSERT INTO runtime.run_summaries AS s (run_id, status, last_seq, event_count, projection_hash, updated_at)
-    VALUES ($5, $6, $2, $7, $8, $4)
-    ON CONFLICT (run_id) DO UPDATE SET status = excluded.status, last_seq = excluded.last_seq,
-        event_count = excluded.event_count, projection_hash = excluded.projection_hash,
-        updated_at = excluded.updated_at
-    WHERE s.last_seq <= excluded.last_seq";
 
 const WRITE_DRIFT: &str = "INSERT INTO runtime.projection_drift
         (topic, expected_next_seq, last_seen_seq, incoming_seq, reason, detected_at)
@@ -99,12 +79,21 @@ pub(crate) struct Newest<'a> {
     pub(crate) at: Timestamp,
 }
 
-/// Statements that bring checkpoint and summary to the state after `seqs`.
+/// What checkpoint and summary are to be after a commit.
+pub(crate) struct Projected {
+    /// The record of an event that was not the next one.
+    pub(crate) drift: Option<Statement>,
+    /// Topic, last seq, type of the last event, its time, state word, event count, hash: for the statement that writes the
+    /// events.
+    pub(crate) params: Vec<Param>,
+}
+
+/// The projections after `seqs`.
 pub(crate) fn project(
     mut projection: Projection,
     seqs: impl Iterator<Item = i64>,
     newest: &Newest<'_>,
-) -> Vec<Statement> {
+) -> Projected {
     let mut drift = None;
     for seq in seqs {
         drift = drift.or(projection.apply(seq));
@@ -116,8 +105,7 @@ pub(crate) fn project(
         projection.last_seq,
         projection.event_count,
     );
-    let mut statements = Vec::with_capacity(2);
-    if let Some(drift) = drift {
+    let drift = drift.map(|drift| {
         let params = params![
             topic.clone(),
             drift.expected_next_seq,
@@ -125,20 +113,18 @@ pub(crate) fn project(
             drift.incoming_seq,
             newest.at
         ];
-        statements.push(Statement::new(WRITE_DRIFT, params));
-    }
+        Statement::new(WRITE_DRIFT, params)
+    });
     let params = params![
         topic,
         projection.last_seq,
         newest.event_type.to_owned(),
         newest.at,
-        newest.run_id.0,
         newest.status.to_owned(),
         projection.event_count,
         hash
     ];
-    statements.push(Statement::new(WRITE_PROJECTION, params));
-    statements
+    Projected { drift, params }
 }
 
 #[cfg(test)]

@@ -15,11 +15,8 @@ use serde_json::Value;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-const RUN: &str = concat!(
-    "SELECT ",
-    run_columns!(),
-    ", prompt, plan FROM agent_runs WHERE id = $1"
-);
+const RUN: &str = concat!("SELECT ", run_columns!(), " FROM agent_runs WHERE id = $1");
+const TASK: &str = "SELECT prompt, plan FROM agent_runs WHERE id = $1";
 const CONNECTORS: &str =
     "SELECT connector_id FROM agent_run_connectors WHERE run_id = $1 ORDER BY position, connector_id";
 const TURNS: &str = "SELECT turn, raw, actions, fault, model, provider FROM agent_turns
@@ -101,42 +98,53 @@ impl Restore {
 
     /// The run's stored state, or nothing when there is no such run.
     pub async fn load(&self, run_id: RunId) -> Result<Option<RunSnapshot>, StoreError> {
-        let read = |sql| Statement::new(sql, params![run_id.0]);
-        let reads = vec![
+        let mut reads = vec![
             Statement::new(SNAPSHOT, vec![]),
-            read(RUN),
-            read(CONNECTORS),
-            read(TURNS),
-            read(STEPS),
-            read(MESSAGES),
+            Statement::new(RUN, params![run_id.0]),
         ];
+        reads.extend(rest_of(run_id));
         let (tx, rows) = Tx::begin(&self.db, reads).await?;
         tx.roll_back().await?;
-        let [_, run, connectors, turns, steps, messages] = &rows[..] else {
-            return Err(StoreError::row("six answers expected"));
+        let [_, run, rest @ ..] = &rows[..] else {
+            return Err(StoreError::row("two answers expected"));
         };
         let Some(row) = run.first() else { return Ok(None) };
-        let run = RunRow::read(row)?;
-        let plan: Option<Value> = column(row, "plan")?;
-        Ok(Some(RunSnapshot {
-            prompt: column(row, "prompt")?,
-            user_id: run.state.user_id.clone().unwrap_or(UserId(String::new())),
-            connector_ids: connectors
-                .iter()
-                .map(|row| column(row, "connector_id"))
-                .collect::<Result<_, _>>()?,
-            plan: plan.map(parsed).transpose()?,
-            turns: turns.iter().map(turn).collect::<Result<_, _>>()?,
-            steps: steps.iter().map(step).collect::<Result<_, _>>()?,
-            messages: messages.iter().map(message).collect::<Result<_, _>>()?,
-            total_tokens_used: run.counters.tokens,
-            total_credits_used: run.counters.credits,
-            started_at: run.times.started_at,
-            deadline_at: run.times.deadline_at,
-            traceparent: run.traceparent,
-            run: run.state,
-        }))
+        snapshot(RunRow::read(row)?, rest).map(Some)
     }
+}
+
+/// The reads behind a run's row, for [`snapshot`].
+pub(crate) fn rest_of(run_id: RunId) -> Vec<Statement> {
+    [TASK, CONNECTORS, TURNS, STEPS, MESSAGES]
+        .map(|sql| Statement::new(sql, params![run_id.0]))
+        .into()
+}
+
+/// A run's state of its row and the answers to [`rest_of`], all of one moment.
+pub(crate) fn snapshot(run: RunRow, rest: &[Vec<Row>]) -> Result<RunSnapshot, StoreError> {
+    let [task, connectors, turns, steps, messages] = rest else {
+        return Err(StoreError::row("five answers expected"));
+    };
+    let task = task.first().ok_or_else(|| StoreError::row("run vanished"))?;
+    let plan: Option<Value> = column(task, "plan")?;
+    Ok(RunSnapshot {
+        prompt: column(task, "prompt")?,
+        user_id: run.state.user_id.clone().unwrap_or(UserId(String::new())),
+        connector_ids: connectors
+            .iter()
+            .map(|row| column(row, "connector_id"))
+            .collect::<Result<_, _>>()?,
+        plan: plan.map(parsed).transpose()?,
+        turns: turns.iter().map(turn).collect::<Result<_, _>>()?,
+        steps: steps.iter().map(step).collect::<Result<_, _>>()?,
+        messages: messages.iter().map(message).collect::<Result<_, _>>()?,
+        total_tokens_used: run.counters.tokens,
+        total_credits_used: run.counters.credits,
+        started_at: run.times.started_at,
+        deadline_at: run.times.deadline_at,
+        traceparent: run.traceparent,
+        run: run.state,
+    })
 }
 
 /// All reads of a load see one moment.

@@ -3,8 +3,8 @@
 use super::row::{LeaseEnd, RunRow};
 use super::steps::OpenStep;
 use super::write;
-use crate::db::tx::Statement;
-use crate::projectors::{self, Newest, Projection};
+use crate::db::tx::{Param, Statement};
+use crate::projectors::{self, Newest, Projected, Projection};
 use domain::canonical::event_hash;
 use domain::clock::Ids;
 use domain::decide::LeaseIntent;
@@ -185,31 +185,45 @@ impl<'a> Batch<'a> {
 
     /// Every statement of the commit, in order, with the row and the events as they will be.
     pub(crate) fn finish(self, projection: Projection) -> (Vec<Statement>, RunRow, Vec<Event>) {
+        let projected = self.projected(projection);
         let Self {
             run,
             events,
-            writes,
+            writes: mut statements,
             expected_seq,
             ..
         } = self;
-        let mut statements = Vec::with_capacity(writes.len() + 4);
-        statements.push(write::run_row(&run, expected_seq));
-        statements.extend(writes);
-        if let Some(last) = events.last() {
-            let newest = Newest {
-                run_id: run.state.id,
-                event_type: &last.event_type,
-                status: state_word(run.state.status, run.state.cancel_requested),
-                at: last.event.created_at,
-            };
-            statements.extend(projectors::project(
-                projection,
-                events.iter().map(|e| e.event.seq),
-                &newest,
-            ));
-            statements.push(write::events(&events));
+        match projected {
+            None => statements.push(write::run_row(&run, expected_seq)),
+            Some(Projected { drift, params }) => {
+                statements.extend(drift);
+                statements.push(write::run_and_events(&run, expected_seq, &events, params));
+            }
         }
         let events = events.into_iter().map(|linked| linked.event).collect();
         (statements, run, events)
+    }
+
+    /// As [`Batch::finish`], of a run whose row is not there yet; see [`write::new_run_and_events`] for `fresh`.
+    pub(crate) fn finish_new(self, fresh: Vec<Param>) -> (Statement, RunRow, Vec<Event>) {
+        let projected = self
+            .projected(Projection::default())
+            .map_or_else(Vec::new, |projected| projected.params);
+        let statement = write::new_run_and_events(&self.run, &self.events, projected, fresh);
+        let events = self.events.into_iter().map(|linked| linked.event).collect();
+        (statement, self.run, events)
+    }
+
+    /// Checkpoint and summary after the new events; nothing when there are none.
+    fn projected(&self, projection: Projection) -> Option<Projected> {
+        let last = self.events.last()?;
+        let newest = Newest {
+            run_id: self.run.state.id,
+            event_type: &last.event_type,
+            status: state_word(self.run.state.status, self.run.state.cancel_requested),
+            at: last.event.created_at,
+        };
+        let seqs = self.events.iter().map(|linked| linked.event.seq);
+        Some(projectors::project(projection, seqs, &newest))
     }
 }

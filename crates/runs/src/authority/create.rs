@@ -3,8 +3,7 @@
 use super::batch::{Batch, Context, to_micros};
 use super::row::{Counters, LeaseEnd, RunRow, Times};
 use super::write;
-use crate::db::tx::{Statement, params};
-use crate::projectors::Projection;
+use crate::db::tx::{Param, Statement, params};
 use domain::change::Change;
 use domain::event::{Event, NewEvent};
 use domain::ids::{JobId, MessageId, RunId, UserId};
@@ -15,17 +14,9 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 
-const INSERT_RUN: &str = "INSERT INTO agent_runs
-        (id, origin, user_id, prompt, status, priority, retry_of, max_retries, metadata, traceparent, created_at,
-         last_event_at)
-    VALUES ($1, 'agent_api', $2, $3, 'created', $4, $5, $6, $7, $8, $9, $9)";
-
 const INSERT_CONNECTORS: &str = "INSERT INTO agent_run_connectors (run_id, connector_id, position)
     SELECT $1, connector_id, min(position)::int FROM unnest($2::text[]) WITH ORDINALITY AS t(connector_id, position)
      GROUP BY connector_id";
-
-const INSERT_PROMPT: &str = "INSERT INTO agent_messages (id, run_id, role, content, created_at)
-    VALUES ($1, $2, 'user', $3, $4)";
 
 /// A run to be made by `POST /agent/execute`.
 #[derive(Debug, Clone)]
@@ -59,10 +50,6 @@ pub(crate) struct Creation {
 pub(crate) fn platform_run(new: &NewRun, context: Context<'_>) -> Creation {
     let run_id = RunId(context.ids.uuid());
     let created_at = to_micros(context.now);
-    let mut statements = vec![
-        insert_run(new, run_id, created_at),
-        Statement::new(INSERT_CONNECTORS, params![run_id.0, new.connector_ids.clone()]),
-    ];
     let state = fresh_state(run_id, Origin::AgentApi, RunStatus::Created);
     let state = RunState {
         user_id: Some(new.user_id.clone()),
@@ -75,25 +62,16 @@ pub(crate) fn platform_run(new: &NewRun, context: Context<'_>) -> Creation {
     let mut batch = Batch::new(context, run, HashMap::new());
     batch.push(NewEvent::created());
     let message_id = MessageId(batch.context.ids.uuid());
-    let at = batch.push(NewEvent::message(message_id, "user", &new.prompt));
-    batch.writes.push(Statement::new(
-        INSERT_PROMPT,
-        params![message_id.0, run_id.0, new.prompt.clone(), at],
-    ));
-    let mut job = None;
-    if new.auto_start {
-        batch.apply(Change::Status {
-            to: RunStatus::Queued,
-            error: None,
-        });
-        let job_id = JobId(batch.context.ids.uuid());
-        batch.run.state.job_id = Some(job_id);
-        let queued = batch.run.job(job_id);
-        batch.writes.push(write::outbox(&queued));
-        job = Some(queued);
+    let said_at = batch.push(NewEvent::message(message_id, "user", &new.prompt));
+    let job = new.auto_start.then(|| queued(&mut batch));
+    let mut fresh = fresh_params(new);
+    fresh.extend(params![message_id.0, said_at, job.as_ref().map(write::job_json)]);
+    let (statement, run, events) = batch.finish_new(fresh);
+    let mut statements = vec![statement];
+    if !new.connector_ids.is_empty() {
+        let params = params![run_id.0, new.connector_ids.clone()];
+        statements.push(Statement::new(INSERT_CONNECTORS, params));
     }
-    let (rest, run, events) = batch.finish(Projection::default());
-    statements.extend(rest);
     Creation {
         statements,
         run,
@@ -102,23 +80,31 @@ pub(crate) fn platform_run(new: &NewRun, context: Context<'_>) -> Creation {
     }
 }
 
-fn insert_run(new: &NewRun, run_id: RunId, created_at: Timestamp) -> Statement {
+/// Queues the run in its first commit; gives its job.
+fn queued(batch: &mut Batch<'_>) -> Job {
+    batch.apply(Change::Status {
+        to: RunStatus::Queued,
+        error: None,
+    });
+    let job_id = JobId(batch.context.ids.uuid());
+    batch.run.state.job_id = Some(job_id);
+    batch.run.job(job_id)
+}
+
+/// What never changes of a run.
+fn fresh_params(new: &NewRun) -> Vec<Param> {
     let metadata = match &new.project_id {
         Some(project) => json!({"project_id": project}),
         None => Value::Object(serde_json::Map::new()),
     };
-    let params = params![
-        run_id.0,
+    params![
         new.user_id.0.clone(),
         new.prompt.clone(),
         i32::from(new.priority),
         new.retry_of.map(|run| run.0),
         new.max_retries as i32,
         metadata,
-        new.traceparent.clone(),
-        created_at
-    ];
-    Statement::new(INSERT_RUN, params)
+    ]
 }
 
 pub(crate) fn fresh_state(id: RunId, origin: Origin, status: RunStatus) -> RunState {

@@ -4,7 +4,7 @@ use super::row::{RunRow, column, run_columns};
 use super::steps::OpenStep;
 use crate::db::Db;
 use crate::db::tx::{Statement, Tx, params};
-use crate::projectors::{Projection, READ_PROJECTION};
+use crate::projectors::Projection;
 use crate::store::StoreError;
 use domain::ids::{RunId, StepId};
 use std::collections::HashMap;
@@ -17,9 +17,14 @@ const LOCK_RUN: &str = concat!(
     " FROM agent_runs WHERE id = $1 FOR UPDATE"
 );
 
-/// Steps that are not settled; read after the lock, so that it is the state after the last commit.
-const OPEN_STEPS: &str = "SELECT id, tool_name, turn, action, phase_number, started_at
-    FROM agent_steps WHERE run_id = $1 AND status IN ('pending', 'running') ORDER BY step_number";
+/// The projections' state and the steps that are not settled, one row at least; read after the lock, so that it is the
+/// state after the last commit. Parameters: topic, run id.
+const AROUND: &str = "SELECT coalesce(c.last_seq, 0) AS last_seq, coalesce(s.event_count, 0) AS event_count,
+        o.id, o.tool_name, o.started_at
+      FROM (SELECT 1) AS one
+      LEFT JOIN runtime.projection_checkpoints c ON c.topic = $1
+      LEFT JOIN runtime.run_summaries s ON s.run_id = $2
+      LEFT JOIN agent_steps o ON o.run_id = $2 AND o.status IN ('pending', 'running')";
 
 /// A run whose row is locked until the transaction ends.
 pub(crate) struct Locked {
@@ -31,39 +36,54 @@ pub(crate) struct Locked {
 
 /// Locks the run, or nothing when there is none.
 pub(crate) async fn lock(db: &Db, run_id: RunId) -> Result<Option<Locked>, StoreError> {
+    Ok(lock_and_read(db, run_id, vec![]).await?.map(|(locked, _)| locked))
+}
+
+/// As [`lock`], with the rows of more reads: as long as the lock is held nothing of the run changes.
+pub(crate) async fn lock_and_read(
+    db: &Db,
+    run_id: RunId,
+    more: Vec<Statement>,
+) -> Result<Option<(Locked, Vec<Vec<Row>>)>, StoreError> {
     let topic = crate::projectors::topic(run_id);
-    let reads = vec![
+    let mut reads = vec![
         Statement::new(LOCK_RUN, params![run_id.0]),
-        Statement::new(OPEN_STEPS, params![run_id.0]),
-        Statement::new(READ_PROJECTION, params![topic, run_id.0]),
+        Statement::new(AROUND, params![topic, run_id.0]),
     ];
-    let (tx, rows) = Tx::begin(db, reads).await?;
-    let [run, steps, projection] = &rows[..] else {
-        return Err(StoreError::row("three answers expected"));
+    reads.extend(more);
+    let (tx, mut rows) = Tx::begin(db, reads).await?;
+    let more = rows.split_off(2);
+    let [run, around] = &rows[..] else {
+        return Err(StoreError::row("two answers expected"));
     };
     let Some(run) = run.first() else {
         tx.roll_back().await?;
         return Ok(None);
     };
     let run = RunRow::read(run)?;
-    let open_steps = steps.iter().map(open_step).collect::<Result<_, _>>()?;
-    let projection = projection
+    let projection = around
         .first()
         .map(Projection::read)
         .transpose()?
         .unwrap_or_default();
-    Ok(Some(Locked {
+    let open_steps = around.iter().filter_map(|row| open_step(row).transpose());
+    let open_steps = open_steps.collect::<Result<_, _>>()?;
+    let locked = Locked {
         tx,
         run,
         open_steps,
         projection,
-    }))
+    };
+    Ok(Some((locked, more)))
 }
 
-fn open_step(row: &Row) -> Result<(StepId, OpenStep), StoreError> {
+fn open_step(row: &Row) -> Result<Option<(StepId, OpenStep)>, StoreError> {
+    let Some(id) = column::<Option<Uuid>>(row, "id")? else {
+        return Ok(None);
+    };
     let step = OpenStep {
         tool_name: column(row, "tool_name")?,
         started_at: column(row, "started_at")?,
     };
-    Ok((StepId(column::<Uuid>(row, "id")?), step))
+    Ok(Some((StepId(id), step)))
 }

@@ -1,4 +1,4 @@
-//! The statements every commit has: the run row, and its events with their twins in one go.
+//! The statement every commit has: the run row, its events with their twins, and the projections, in one go.
 
 use super::batch::LinkedEvent;
 use super::row::{LeaseEnd, RunRow};
@@ -9,7 +9,9 @@ use serde_json::Value;
 use uuid::Uuid;
 
 /// `$2` is the `last_seq` that was read: a second lock besides the row's.
-const UPDATE_RUN: &str = "UPDATE agent_runs SET
+macro_rules! update_run {
+    () => {
+        "UPDATE agent_runs SET
     status = $3, current_phase = $4, total_phases = $5, last_seq = $6, fencing_token = $7, lease_owner = $8,
     lease_expires_at = CASE WHEN $8::text IS NULL THEN NULL
         WHEN $9::bigint IS NULL THEN lease_expires_at
@@ -20,18 +22,66 @@ const UPDATE_RUN: &str = "UPDATE agent_runs SET
     state_version = $24, queued_at = $25, started_at = $26, completed_at = $27, paused_at = $28,
     resumed_at = $29, deadline_at = $30, next_retry_at = $31, error_message = $32, error_code = $33,
     waiting_for = $34
-    WHERE id = $1 AND last_seq = $2";
+    WHERE id = $1 AND last_seq = $2"
+    };
+}
 
-const INSERT_EVENTS: &str = "WITH incoming AS (
-        SELECT * FROM unnest($2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::jsonb[], $7::timestamptz[],
-            $8::text[], $9::json[], $10::text[], $11::text[], $12::text[])
+/// Events, their twins and the projections made from them, behind other parts of one `WITH`.
+macro_rules! write_events {
+    () => {
+        "incoming AS (
+        SELECT * FROM unnest($35::uuid[], $36::bigint[], $37::text[], $38::text[], $39::jsonb[], $40::timestamptz[],
+            $41::text[], $42::json[], $43::text[], $44::text[], $45::text[])
         AS t(id, seq, log_type, message, metadata, at, event_type, payload, key, prev_hash, event_hash)),
     logs AS (
         INSERT INTO agent_task_logs (id, run_id, seq, log_type, message, metadata, created_at)
-        SELECT id, $1, seq, log_type, message, metadata, at FROM incoming)
+        SELECT id, $1, seq, log_type, message, metadata, at FROM incoming),
+    checkpoint AS (
+        INSERT INTO runtime.projection_checkpoints AS c (topic, last_seq, last_event_type, updated_at)
+        VALUES ($46, $47, $48, $49)
+        ON CONFLICT (topic) DO UPDATE SET last_seq = excluded.last_seq,
+            last_event_type = excluded.last_event_type, updated_at = excluded.updated_at
+        WHERE c.last_seq < excluded.last_seq),
+    summary AS (
+        INSERT INTO runtime.run_summaries AS s
+            (run_id, status, last_seq, event_count, projection_hash, updated_at)
+        VALUES ($1, $50, $47, $51, $52, $49)
+        ON CONFLICT (run_id) DO UPDATE SET status = excluded.status, last_seq = excluded.last_seq,
+            event_count = excluded.event_count, projection_hash = excluded.projection_hash,
+            updated_at = excluded.updated_at
+        WHERE s.last_seq <= excluded.last_seq)
     INSERT INTO runtime.run_events
         (run_id, seq, event_type, payload, idempotency_key, recorded_at, prev_hash, event_hash)
-    SELECT $1, seq, event_type, payload, key, at, prev_hash, event_hash FROM incoming";
+    SELECT $1, seq, event_type, payload, key, at, prev_hash, event_hash FROM incoming"
+    };
+}
+
+const UPDATE_RUN: &str = update_run!();
+
+/// One statement instead of three: each one costs the server more than its rows do.
+const UPDATE_RUN_WITH_EVENTS: &str = concat!("WITH run AS (", update_run!(), "), ", write_events!());
+
+/// A new run as it is after its first commit, with its prompt and, when it is queued at once, its outbox row.
+const INSERT_RUN_WITH_EVENTS: &str = concat!(
+    "WITH run AS (
+        INSERT INTO agent_runs (id, created_at, status, current_phase, total_phases, last_seq, fencing_token, lease_owner,
+            lease_expires_at, job_id, retry_count, crash_count, cancel_requested_at, traceparent,
+            last_event_at, event_head_hash, total_steps, completed_steps, failed_steps,
+            total_tokens_used, total_credits_used, plan_version, attempt,
+            state_version, queued_at, started_at, completed_at, paused_at,
+            resumed_at, deadline_at, next_retry_at, error_message, error_code,
+            waiting_for, origin, user_id, prompt, priority, retry_of, max_retries, metadata)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8,
+            clock_timestamp() + $9::bigint * interval '1 millisecond', $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
+            $20, $21::float8::numeric, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, 'agent_api', $53,
+            $54, $55, $56, $57, $58)),
+    prompt AS (
+        INSERT INTO agent_messages (id, run_id, role, content, created_at) VALUES ($59, $1, 'user', $54, $60)),
+    outbox AS (
+        INSERT INTO agent_outbox (job_id, run_id, job, created_at)
+        SELECT $10, $1, $61, clock_timestamp() WHERE $61::json IS NOT NULL), ",
+    write_events!()
+);
 
 const INSERT_OUTBOX: &str =
     "INSERT INTO agent_outbox (job_id, run_id, job, created_at) VALUES ($1, $2, $3, clock_timestamp())
@@ -39,12 +89,47 @@ const INSERT_OUTBOX: &str =
 
 const DELETE_OUTBOX: &str = "DELETE FROM agent_outbox WHERE run_id = $1";
 
+/// The row alone, of a commit without events.
 pub(crate) fn run_row(run: &RunRow, expected_seq: i64) -> Statement {
-    let mut params = params![run.state.id.0, expected_seq];
+    Statement::new(UPDATE_RUN, row_params(run, params![expected_seq]))
+}
+
+/// The row, its events, and the projections after them (parameters of [`Projected`]).
+pub(crate) fn run_and_events(
+    run: &RunRow,
+    expected_seq: i64,
+    events: &[LinkedEvent],
+    projected: Vec<Param>,
+) -> Statement {
+    let mut params = row_params(run, params![expected_seq]);
+    params.extend(event_params(events));
+    params.extend(projected);
+    Statement::new(UPDATE_RUN_WITH_EVENTS, params)
+}
+
+/// As [`run_and_events`], of a run whose row is not there yet. `fresh`: user, prompt, priority, retry of, retries,
+/// metadata, id and time of the prompt's message, and the job, if it is queued at once.
+pub(crate) fn new_run_and_events(
+    run: &RunRow,
+    events: &[LinkedEvent],
+    projected: Vec<Param>,
+    fresh: Vec<Param>,
+) -> Statement {
+    let mut params = row_params(run, params![run.created_at]);
+    params.extend(event_params(events));
+    params.extend(projected);
+    params.extend(fresh);
+    Statement::new(INSERT_RUN_WITH_EVENTS, params)
+}
+
+/// `$1` to `$34`; `second` is `$2`.
+fn row_params(run: &RunRow, second: Vec<Param>) -> Vec<Param> {
+    let mut params = params![run.state.id.0];
+    params.extend(second);
     params.extend(state_params(run));
     params.extend(usage_params(run));
     params.extend(time_params(run));
-    Statement::new(UPDATE_RUN, params)
+    params
 }
 
 /// `$3` to `$16`.
@@ -104,12 +189,10 @@ fn time_params(run: &RunRow) -> Vec<Param> {
     ]
 }
 
-/// All events of a commit; there is at least one.
-pub(crate) fn events(events: &[LinkedEvent]) -> Statement {
-    let run_id = events.first().map_or(Uuid::nil(), |linked| linked.event.run_id.0);
+/// `$35` to `$45`, one array per column.
+fn event_params(events: &[LinkedEvent]) -> Vec<Param> {
     let texts = |pick: fn(&LinkedEvent) -> String| events.iter().map(pick).collect::<Vec<String>>();
-    let params = params![
-        run_id,
+    params![
         events.iter().map(|linked| linked.event.id).collect::<Vec<Uuid>>(),
         events.iter().map(|linked| linked.event.seq).collect::<Vec<i64>>(),
         texts(|linked| linked.event.log_type.as_str().to_owned()),
@@ -136,14 +219,17 @@ pub(crate) fn events(events: &[LinkedEvent]) -> Statement {
             .map(|linked| linked.prev_hash.clone())
             .collect::<Vec<Option<String>>>(),
         texts(|linked| linked.event_hash.clone()),
-    ];
-    Statement::new(INSERT_EVENTS, params)
+    ]
 }
 
 /// Its time is the database's, by which the relay judges its age.
 pub(crate) fn outbox(job: &Job) -> Statement {
-    let text = serde_json::to_value(job).unwrap_or(Value::Null);
-    Statement::new(INSERT_OUTBOX, params![job.job_id.0, job.run_id.0, text])
+    Statement::new(INSERT_OUTBOX, params![job.job_id.0, job.run_id.0, job_json(job)])
+}
+
+/// The job as the outbox keeps it.
+pub(crate) fn job_json(job: &Job) -> Value {
+    serde_json::to_value(job).unwrap_or(Value::Null)
 }
 
 /// No job of this run may be pushed any more.

@@ -38,13 +38,30 @@ pub(crate) use params;
 /// Runs one statement of its own and gives its rows.
 pub(crate) async fn query(db: &Db, statement: Statement) -> Result<Vec<Row>, StoreError> {
     let client = db.client().await?;
-    run(&client, statement).await
+    let prepared = client.prepare_cached(statement.sql).await?;
+    run(&client, (prepared, statement.params)).await
 }
 
-async fn run(client: &Object, statement: Statement) -> Result<Vec<Row>, StoreError> {
-    let prepared = client.prepare_cached(statement.sql).await?;
-    let params: Vec<&(dyn ToSql + Sync)> = statement
-        .params
+/// A whole transaction without reads, in one round trip. A single statement is a transaction by itself.
+pub(crate) async fn write(db: &Db, mut writes: Vec<Statement>) -> Result<(), StoreError> {
+    if writes.len() == 1
+        && let Some(only) = writes.pop()
+    {
+        return query(db, only).await.map(drop);
+    }
+    let client = db.client().await?;
+    let writes = prepare(&client, writes).await?;
+    let tx = Tx { client: Some(client) };
+    let (begun, committed) = join(tx.client()?.batch_execute("BEGIN"), tx.write_and_commit(writes)).await;
+    begun?;
+    tx.give_back(committed).map(drop)
+}
+
+/// A statement the server knows already, and its parameters.
+type Prepared = (tokio_postgres::Statement, Vec<Param>);
+
+async fn run(client: &Object, (prepared, params): Prepared) -> Result<Vec<Row>, StoreError> {
+    let params: Vec<&(dyn ToSql + Sync)> = params
         .iter()
         .map(|param| &**param as &(dyn ToSql + Sync))
         .collect();
@@ -68,7 +85,7 @@ impl Tx {
     /// Opens a transaction and reads in it, all in one round trip (but for statements not prepared yet).
     pub(crate) async fn begin(db: &Db, reads: Vec<Statement>) -> Result<(Self, Vec<Vec<Row>>), StoreError> {
         let client = db.client().await?;
-        prepare(&client, &reads).await?;
+        let reads = prepare(&client, reads).await?;
         let tx = Self { client: Some(client) };
         let (begun, rows) = {
             let client = tx.client()?;
@@ -87,20 +104,33 @@ impl Tx {
 
     /// Reads inside the transaction.
     pub(crate) async fn read(&mut self, read: Statement) -> Result<Vec<Row>, StoreError> {
-        run(self.client()?, read).await
+        let client = self.client()?;
+        let prepared = client.prepare_cached(read.sql).await?;
+        run(client, (prepared, read.params)).await
     }
 
     /// Sends every write and `COMMIT` in one go; gives each write's rows.
-    pub(crate) async fn commit(mut self, writes: Vec<Statement>) -> Result<Vec<Vec<Row>>, StoreError> {
+    pub(crate) async fn commit(self, writes: Vec<Statement>) -> Result<Vec<Vec<Row>>, StoreError> {
+        let writes = prepare(self.client()?, writes).await?;
+        let committed = self.write_and_commit(writes).await;
+        self.give_back(committed)
+    }
+
+    async fn write_and_commit(&self, writes: Vec<Prepared>) -> Result<Written, StoreError> {
         let client = self.client()?;
-        prepare(client, &writes).await?;
         let writes = writes.into_iter().map(|write| run(client, write)).collect();
         let (rows, committed) = join(in_order(writes), client.batch_execute("COMMIT")).await;
-        let rows: Result<Vec<_>, _> = rows.into_iter().collect();
+        Ok(Written { rows, committed })
+    }
+
+    /// The server has left the transaction when it answered `COMMIT`, whatever became of the writes; then the connection
+    /// may go back to the pool.
+    fn give_back(mut self, written: Result<Written, StoreError>) -> Result<Vec<Vec<Row>>, StoreError> {
+        let Written { rows, committed } = written?;
         if committed.is_ok() {
-            // The server has left the transaction either way; the connection may go back to the pool.
             drop(self.client.take());
         }
+        let rows: Result<Vec<_>, _> = rows.into_iter().collect();
         let rows = rows?;
         committed?;
         Ok(rows)
@@ -119,12 +149,19 @@ impl Tx {
     }
 }
 
+/// The answers to the writes of a transaction and to its `COMMIT`.
+struct Written {
+    rows: Vec<Result<Vec<Row>, StoreError>>,
+    committed: Result<(), tokio_postgres::Error>,
+}
+
 /// Statements new to this connection are prepared before anything is sent, so that the rest pipelines.
-async fn prepare(client: &Object, statements: &[Statement]) -> Result<(), StoreError> {
-    for statement in statements {
-        client.prepare_cached(statement.sql).await?;
+async fn prepare(client: &Object, statements: Vec<Statement>) -> Result<Vec<Prepared>, StoreError> {
+    let mut prepared = Vec::with_capacity(statements.len());
+    for Statement { sql, params } in statements {
+        prepared.push((client.prepare_cached(sql).await?, params));
     }
-    Ok(())
+    Ok(prepared)
 }
 
 /// Polls all futures in the given order, so that their requests leave in that order; waits for all.

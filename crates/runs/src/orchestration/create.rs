@@ -3,10 +3,13 @@
 use super::{CommandError, Committed, Created, IdempotencyKey, NewRun, Orchestration};
 use crate::authority::batch::to_micros;
 use crate::authority::create::{self, Creation};
-use crate::db::tx::{Statement, Tx, params};
+use crate::authority::row::RunRow;
+use crate::db::tx::{self, Statement, Tx, params};
 use crate::store::StoreError;
 use domain::decide::Rejection;
+use domain::event::Event;
 use domain::ids::{RunId, UserId};
+use domain::job::Job;
 use domain::run::Origin;
 use domain::run::RunState;
 use domain::status::RunStatus;
@@ -44,10 +47,15 @@ pub struct RetryEdits {
 impl Orchestration {
     /// Makes a run. Of simultaneous calls with one key one makes it, the others get its answer.
     pub async fn create(&self, new: NewRun, key: Option<IdempotencyKey>) -> Result<Created, CommandError> {
-        let reads = key.iter().map(|key| self.take_key(&new.user_id, key)).collect();
+        let Some(key) = key else {
+            let creation = create::platform_run(&new, self.context());
+            tx::write(&self.db, creation.statements).await?;
+            return Ok(created(creation.run, creation.events, creation.job));
+        };
+        let reads = vec![self.take_key(&new.user_id, &key)];
         let (mut tx, taken) = Tx::begin(&self.db, reads).await?;
-        if let (Some(key), Some([])) = (&key, taken.first().map(Vec::as_slice)) {
-            let answer = replay(&mut tx, &new.user_id, key).await;
+        if let Some([]) = taken.first().map(Vec::as_slice) {
+            let answer = replay(&mut tx, &new.user_id, &key).await;
             tx.roll_back().await?;
             return answer.map(|answer| Created::Replayed { answer });
         }
@@ -57,18 +65,10 @@ impl Orchestration {
             events,
             job,
         } = create::platform_run(&new, self.context());
-        if let Some(key) = key {
-            let params = params![new.user_id.0.clone(), key.key, answer(&run.state)];
-            statements.push(Statement::new(STORE_ANSWER, params));
-        }
+        let params = params![new.user_id.0.clone(), key.key, answer(&run.state)];
+        statements.push(Statement::new(STORE_ANSWER, params));
         tx.commit(statements).await?;
-        Ok(Created::New(Committed {
-            run: run.state,
-            events,
-            enqueue: job,
-            remove_job: None,
-            retry_job: None,
-        }))
+        Ok(created(run, events, job))
     }
 
     fn take_key(&self, user: &UserId, key: &IdempotencyKey) -> Statement {
@@ -93,7 +93,7 @@ impl Orchestration {
         key: Option<IdempotencyKey>,
         origin: (&str, u32),
     ) -> Result<Created, CommandError> {
-        self.retry_edited(owner, failed, key, origin, RetryEdits::default())
+        self.retry_edited(owner, (failed, RetryEdits::default()), key, origin)
             .await
     }
 
@@ -101,10 +101,9 @@ impl Orchestration {
     pub async fn retry_edited(
         &self,
         owner: &UserId,
-        failed: RunId,
+        (failed, edits): (RunId, RetryEdits),
         key: Option<IdempotencyKey>,
         (traceparent, max_retries): (&str, u32),
-        edits: RetryEdits,
     ) -> Result<Created, CommandError> {
         let read = Statement::new(RETRY_SOURCE, params![failed.0, owner.0.clone()]);
         let rows = crate::db::tx::query(&self.db, read).await?;
@@ -137,6 +136,16 @@ impl Orchestration {
         };
         self.create(new, key).await
     }
+}
+
+fn created(run: RunRow, events: Vec<Event>, job: Option<Job>) -> Created {
+    Created::New(Committed {
+        run: run.state,
+        events,
+        enqueue: job,
+        remove_job: None,
+        retry_job: None,
+    })
 }
 
 /// The answer of a create, stored under its key.

@@ -12,14 +12,17 @@ pub use create::RetryEdits;
 pub use types::{Claimed, CommandError, Committed, Created, IdempotencyKey, RunLimits};
 
 use crate::authority::batch::{Batch, Context};
-use crate::authority::load::{Locked, lock};
+use crate::authority::load::{Locked, lock, lock_and_read};
+use crate::authority::row::RunRow;
 use crate::db::Db;
 use crate::db::tx::Tx;
+use crate::restore;
 use domain::breakage::{self, Breakage};
 use domain::change::Change;
 use domain::clock::{Clock, Ids};
 use domain::command::{Command, Expiry, Release};
 use domain::decide::decide;
+use domain::event::NewEvent;
 use domain::ids::{RunId, UserId, WorkerId};
 use domain::job::Job;
 use domain::run::Origin;
@@ -35,6 +38,7 @@ pub struct Orchestration {
     clock: Arc<dyn Clock>,
     ids: Arc<dyn Ids>,
     limits: RunLimits,
+    opening: Option<NewEvent>,
 }
 
 impl Orchestration {
@@ -44,12 +48,22 @@ impl Orchestration {
             clock,
             ids,
             limits: RunLimits::default(),
+            opening: None,
         }
     }
 
     #[must_use]
     pub fn with_limits(self, limits: RunLimits) -> Self {
         Self { limits, ..self }
+    }
+
+    /// What the first claim of a run says in its log.
+    #[must_use]
+    pub fn with_opening(self, line: NewEvent) -> Self {
+        Self {
+            opening: Some(line),
+            ..self
+        }
     }
 
     fn context(&self) -> Context<'_> {
@@ -86,7 +100,8 @@ impl Orchestration {
         self.decide_and_commit(locked, command, Duration::ZERO).await
     }
 
-    /// A worker takes the run of this job and holds it for `lease`.
+    /// A worker takes the run of this job and holds it for `lease`. What is stored of the run comes with it: it cannot
+    /// change while the claim has its lock, and asking again would cost a transaction.
     pub async fn claim(
         &self,
         run_id: RunId,
@@ -94,7 +109,8 @@ impl Orchestration {
         job: &Job,
         lease: Duration,
     ) -> Result<Claimed, CommandError> {
-        let locked = self.lock(run_id).await?;
+        let locked = lock_and_read(&self.db, run_id, restore::rest_of(run_id)).await?;
+        let (locked, rest) = locked.ok_or(CommandError::NotFound)?;
         if let Some(refusal) = duplicate(&locked.run.state, job.job_id) {
             return refuse(locked.tx, refusal).await;
         }
@@ -102,10 +118,11 @@ impl Orchestration {
             worker: worker.clone(),
             job_id: job.job_id,
         };
-        let committed = self.decide_and_commit(locked, command, lease).await?;
+        let (committed, run) = self.commit_decision(None, locked, command, lease).await?;
         Ok(Claimed {
             epoch: committed.run.epoch,
             committed,
+            snapshot: restore::snapshot(run, &rest)?,
         })
     }
 
@@ -203,6 +220,18 @@ impl Orchestration {
         command: Command,
         lease: Duration,
     ) -> Result<Committed, CommandError> {
+        let done = self.commit_decision(writer, locked, command, lease).await?;
+        Ok(done.0)
+    }
+
+    /// Besides, the run's row as it was written.
+    async fn commit_decision(
+        &self,
+        writer: Option<i64>,
+        locked: Locked,
+        command: Command,
+        lease: Duration,
+    ) -> Result<(Committed, RunRow), CommandError> {
         let Locked {
             tx,
             run,
@@ -221,14 +250,26 @@ impl Orchestration {
         if settles_claim {
             batch.run.state.crash_count = 0;
         }
+        if is_claim {
+            self.open(&mut batch);
+        }
         let follow_up = follow_up(&mut batch, job, is_claim);
         let (statements, run, events) = batch.finish(projection);
         tx.commit(statements).await?;
-        Ok(Committed {
-            run: run.state,
+        let committed = Committed {
+            run: run.state.clone(),
             events,
             ..follow_up
-        })
+        };
+        Ok((committed, run))
+    }
+
+    /// Nothing has been planned and no attempt was lost: the opening line comes now.
+    fn open(&self, batch: &mut Batch<'_>) {
+        let is_new = batch.run.counters.plan_version == 0 && batch.run.state.retry_count == 0;
+        if let Some(line) = self.opening.as_ref().filter(|_| is_new) {
+            batch.push(line.clone());
+        }
     }
 }
 

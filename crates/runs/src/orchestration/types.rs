@@ -1,5 +1,6 @@
 //! What goes into a command and what comes out of it.
 
+use crate::restore::RunSnapshot;
 use crate::store::{Fault, StoreError};
 use domain::decide::Rejection;
 use domain::event::Event;
@@ -54,6 +55,8 @@ pub struct Claimed {
     /// To be sent with every write of this claim.
     pub epoch: i64,
     pub committed: Committed,
+    /// All that is stored of the run, as of the claim.
+    pub snapshot: RunSnapshot,
 }
 
 /// Why a command changed nothing.
