@@ -7,7 +7,7 @@ use crate::figures;
 use crate::health::Checks;
 use crate::held::HeldRuns;
 use crate::intake::{Intake, Progress};
-use crate::job_processor::{JobProcessor, JobRules};
+use crate::job_processor::{JobProcessor, JobRules, opening_line};
 use crate::lease::LeaseThread;
 use crate::log::with_sources;
 use crate::model::WithRetries;
@@ -20,7 +20,7 @@ use bootstrap::http::bind;
 use domain::ids::WorkerId;
 use domain::{Clock, Ids, SystemClock, SystemIds};
 use queue::{Consumer, ConsumerOptions, Control, Queue};
-use runs::{Db, Leases, Orchestration, Outbox, Restore, RunLimits, Sweep};
+use runs::{Db, Leases, Orchestration, Outbox, RunLimits, Sweep};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -130,8 +130,7 @@ impl Parts {
     fn processor(&self, sandbox: AnySandbox) -> JobProcessor {
         JobProcessor {
             worker: self.worker.clone(),
-            orchestration: self.orchestration(),
-            restore: Restore::new(self.db.clone()),
+            orchestration: self.orchestration().with_opening(opening_line(&self.model)),
             queue: self.queue.clone(),
             held: self.held.clone(),
             model: self.model.clone(),

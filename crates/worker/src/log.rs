@@ -1,4 +1,4 @@
-//! The agent's run log over the authority: fenced commits, then the events on the live channel.
+//! The agent's run log over the authority: fenced commits, and behind them the events on the live channel.
 
 use crate::figures;
 use crate::held::HeldRuns;
@@ -11,13 +11,15 @@ use domain::{Event, RunStatus};
 use queue::Queue;
 use runs::{CommandError, Committed, Orchestration};
 use std::error::Error as _;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::task::JoinHandle;
 
 /// Writes one run's changes with the epoch of one claim.
 #[derive(Debug)]
 pub struct FencedLog<'a> {
     pub orchestration: &'a Orchestration,
-    pub queue: &'a Queue,
+    pub announcer: &'a Announcer,
     pub held: &'a HeldRuns,
     pub run_id: RunId,
     pub epoch: i64,
@@ -40,7 +42,7 @@ impl RunLog for FencedLog<'_> {
             self.held.update(self.run_id, |hold| hold.settled += 1);
         }
         figures::count_tools(&events);
-        publish(self.queue, &events).await;
+        self.announcer.announce(events).await;
         Ok(())
     }
 
@@ -75,6 +77,44 @@ pub fn with_sources(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+/// Announces one run's committed events in their order while the work goes on: at most one announcement is under way, the
+/// next one waits for it.
+#[derive(Debug)]
+pub struct Announcer {
+    queue: Queue,
+    under_way: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Announcer {
+    pub fn new(queue: Queue) -> Self {
+        Self {
+            queue,
+            under_way: Mutex::default(),
+        }
+    }
+
+    pub async fn announce(&self, events: Vec<Event>) {
+        self.finish().await;
+        let queue = self.queue.clone();
+        let announcement = tokio::spawn(async move { publish(&queue, &events).await });
+        *self.locked() = Some(announcement);
+    }
+
+    /// Returns when all that was given is announced, or could not be.
+    pub async fn finish(&self) {
+        let before = self.locked().take();
+        if let Some(before) = before
+            && let Err(error) = before.await
+        {
+            tracing::warn!(error = %error, "announcement broke off");
+        }
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Announces committed events. A failure costs latency only: streams read the store.

@@ -69,6 +69,18 @@ impl ToolError {
     }
 }
 
+/// The result of a tool whose whole effect lies in what is stored of the run; nothing for one that acts outside of it.
+pub(crate) fn result_within(tool_name: &str, tool_input: &Value) -> Option<ToolResult> {
+    if tool_name != "message" {
+        return None;
+    }
+    match message::run(tool_input) {
+        Ok(result) => Some(result),
+        Err(ToolError::ToModel(result)) => Some(*result),
+        Err(_) => None,
+    }
+}
+
 /// Reads a tool's typed input.
 fn input<T: serde::de::DeserializeOwned>(value: &Value) -> Result<T, ToolError> {
     serde_json::from_value(value.clone()).map_err(|fault| ToolError::invalid_input(fault.to_string()))

@@ -522,3 +522,66 @@ async fn a_worker_whose_lease_may_have_run_out_begins_nothing_outside() {
     assert_eq!(bench.drive(&model, snapshot()).await, Outcome::LeaseLost);
     assert!(bench.remote.calls.lock().unwrap().is_empty());
 }
+
+fn say(text: &str) -> Value {
+    json!({"type": "tool", "tool_name": "message", "tool_input": {"message": text}})
+}
+
+#[tokio::test]
+async fn a_message_is_settled_in_the_commit_that_asks_for_it_and_the_next_tool_starts_there() {
+    let bench = Bench::new();
+    let all = json!([say("one"), write("a.txt"), say("two"), {"type": "task_complete"}]);
+    let model = ListModel::new(&plan(1), &[all]);
+    assert_eq!(
+        bench.drive(&model, snapshot()).await,
+        Outcome::Finished(RunStatus::Completed)
+    );
+    assert_eq!(
+        bench.names()[1..],
+        [
+            vec![
+                "TurnStored",
+                "StepStarted",
+                "StepSettled",
+                "MessageAdded",
+                "StepStarted"
+            ],
+            vec![
+                "StepSettled",
+                "StepStarted",
+                "StepSettled",
+                "MessageAdded",
+                "Log",
+                "Status"
+            ],
+        ]
+    );
+}
+
+#[tokio::test]
+async fn messages_that_fail_count_as_failing_steps_in_one_commit_too() {
+    let bench = Bench::new();
+    let misused = json!({"type": "tool", "tool_name": "message", "tool_input": {}});
+    let model = ListModel::new(
+        &plan(1),
+        &[json!([misused, misused, misused, misused, misused, misused])],
+    );
+    assert_eq!(
+        bench.drive(&model, snapshot()).await,
+        Outcome::Finished(RunStatus::Failed)
+    );
+    let turn = &bench.names()[1];
+    assert_eq!(turn.iter().filter(|name| *name == "StepSettled").count(), 5);
+    assert_eq!(turn.last().map(String::as_str), Some("Status"));
+}
+
+#[tokio::test]
+async fn a_paused_run_takes_no_message_that_its_turn_asked_for() {
+    let bench = Bench::new();
+    let model = ListModel::new(&plan(1), &[json!([say("one"), {"type": "task_complete"}])]);
+    let mut executing = snapshot();
+    executing.plan = Some(Plan::from_value(&plan(1)).unwrap());
+    bench.log.refuse(CommitError::Paused);
+    assert_eq!(bench.drive(&model, executing).await, Outcome::Paused);
+    assert_eq!(bench.names(), [vec!["TurnStored"]]);
+}
