@@ -2,6 +2,8 @@
 //!
 //! One test at a time: each starts whole systems.
 
+mod drills;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
