@@ -113,7 +113,7 @@ fn leases_are_renewed_while_the_runtime_is_blocked_and_all_processors_are_busy()
     let eyes = Runtime::new().unwrap();
     let held = eyes.block_on(hold_a_run());
     let runs = HeldRuns::default();
-    let hold = runs.hold(held.job.run_id, held.hold.clone()).unwrap();
+    let guard = runs.hold(held.job.run_id, held.hold.clone()).unwrap();
     let stop = CancellationToken::new();
     let thread = LeaseThread {
         worker: worker(),
@@ -164,7 +164,7 @@ fn leases_are_renewed_while_the_runtime_is_blocked_and_all_processors_are_busy()
     for spinner in spinners {
         spinner.join().unwrap();
     }
-    drop(hold);
+    drop(guard);
     stop.cancel();
     thread.join().unwrap();
 }
