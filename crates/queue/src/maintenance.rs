@@ -95,11 +95,10 @@ impl Maintenance {
         }
         self.close_looks = self.close_looks.saturating_sub(1);
         let found: HashSet<Fault> = Census::read(&self.store).await?.faults().into_iter().collect();
-        let confirmed: Vec<Fault> = found
-            .intersection(&self.suspects)
-            .take(MOST_REPAIRS)
-            .cloned()
-            .collect();
+        let mut confirmed: Vec<Fault> = found.intersection(&self.suspects).cloned().collect();
+        // What is lost first: forgetting a job mends its times too.
+        confirmed.sort();
+        confirmed.truncate(MOST_REPAIRS);
         let mended = self.mend(&confirmed).await?;
         self.suspects = found;
         if mended > 0 {

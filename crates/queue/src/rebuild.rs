@@ -128,19 +128,16 @@ impl Queue {
     /// Puts waiting jobs into the list where they belong: the retry list until their time, else the front of their
     /// line. Held ones and those that moved since they were read stay. Returns how many moved.
     pub async fn reseat(&self, moves: &[(Entry, Waiting)]) -> Result<usize, QueueError> {
-        let mut moved = 0;
+        let mut reseated = 0;
         for batch in moves.chunks(REPAIR_BATCH) {
             let mut args = Vec::with_capacity(batch.len() * 7);
             for (entry, Waiting { job, retry_at }) in batch {
-                let (target, keep, text, due) = match retry_at {
-                    Some(at) => {
-                        let (keep, text) = retry_text(job, *at, "")?;
-                        (ListName::Retry, keep, text, due_ms(*at))
-                    }
-                    None => {
-                        let text = text_of(job)?;
-                        (ListName::home(job.priority), text.len(), text, 0)
-                    }
+                let (target, keep, text, due) = if let Some(at) = retry_at {
+                    let (keep, text) = retry_text(job, *at, "")?;
+                    (ListName::Retry, keep, text, due_ms(*at))
+                } else {
+                    let text = text_of(job)?;
+                    (ListName::home(job.priority), text.len(), text, 0)
                 };
                 args.extend([
                     arg(entry.job_id),
@@ -150,9 +147,9 @@ impl Queue {
                 ]);
                 args.extend([arg(keep), arg(text), arg(due)]);
             }
-            moved += self.count_done(&script::RESEAT, args).await?;
+            reseated += self.count_done(&script::RESEAT, args).await?;
         }
-        Ok(moved)
+        Ok(reseated)
     }
 
     /// Removes an element that somebody pushed by hand. False when it is not there any more.

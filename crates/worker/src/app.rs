@@ -121,17 +121,12 @@ impl App {
             shutdown.soft(),
             bootstrap::telemetry::metrics(),
         );
+        let limits = HttpLimits::default();
         let background = tokio::spawn(futures::future::join4(
             upkeep.run(last.clone()),
             obey.run(last.clone()),
             watchdog::beat(progress.clone(), last.clone()),
-            serve(
-                listener,
-                admin,
-                HttpLimits::default(),
-                last.clone(),
-                shutdown.hard(),
-            ),
+            serve(listener, admin, limits, last.clone(), shutdown.hard()),
         ));
         let described = describe(processor.clone());
         tokio::spawn(shutdown.soft().run_until_cancelled_owned(described));
@@ -151,15 +146,19 @@ impl App {
         let lease = timeout(BACKGROUND_LIMIT, lease).await;
         let ended = (matches!(background, Ok(Ok(_))), matches!(lease, Ok(Ok(true))));
         tracing::info!(background = ended.0, lease = ended.1, "worker stopped");
-        if unfit.is_cancelled() {
-            return exit::SETTINGS;
-        }
-        if let Some(crash) = shutdown.crashed() {
-            tracing::error!(crash, "a background task failed");
-            return exit::INTERNAL;
-        }
-        exit::OK
+        exit_code(&shutdown, &unfit)
     }
+}
+
+fn exit_code(shutdown: &Shutdown, unfit: &CancellationToken) -> u8 {
+    if unfit.is_cancelled() {
+        return exit::SETTINGS;
+    }
+    if let Some(crash) = shutdown.crashed() {
+        tracing::error!(crash, "a background task failed");
+        return exit::INTERNAL;
+    }
+    exit::OK
 }
 
 /// Waits for the soft token, then for the jobs in hand.

@@ -363,8 +363,8 @@ async fn damage_to_held_and_retrying_jobs_is_named_and_healed_while_workers_run(
         };
         of("processing") == [json!(held)]
             && of("retry") == [json!(retrying)]
-            && system.redis.cli(&["ZSCORE", "jobs:lease", &held_job]) != ""
-            && system.redis.cli(&["ZSCORE", "jobs:retry:due", &retry_job]) != ""
+            && !system.redis.cli(&["ZSCORE", "jobs:lease", &held_job]).is_empty()
+            && !system.redis.cli(&["ZSCORE", "jobs:retry:due", &retry_job]).is_empty()
             && system.length("pending") == 0
     };
     let raw = system.redis.cli(&["LINDEX", "jobs:processing", "0"]);

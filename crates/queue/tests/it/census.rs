@@ -27,12 +27,23 @@ fn id(number: u128) -> String {
 async fn a_whole_queue_has_no_fault() {
     let bench = Bench::start().await;
     let consumer = bench.consumer("w1");
-    bench.queue.push_all(&[job(1), job(2), urgent(3), job(4)]).await.unwrap();
-    bench.claim_one(&consumer).await.retry(Duration::from_mins(1), "x").await.unwrap();
+    bench
+        .queue
+        .push_all(&[job(1), job(2), urgent(3), job(4)])
+        .await
+        .unwrap();
+    bench
+        .claim_one(&consumer)
+        .await
+        .retry(Duration::from_mins(1), "x")
+        .await
+        .unwrap();
     let buried = bench.claim_one(&consumer).await;
     buried.bury(queue::BuryReason::MaxAttempts, "x").await.unwrap();
     let _held = bench.claim_one(&consumer).await;
-    bench.redis.cli(&["LPUSH", "jobs:pending", r#"{"run_id":"by hand"}"#]);
+    bench
+        .redis
+        .cli(&["LPUSH", "jobs:pending", r#"{"run_id":"by hand"}"#]);
     assert_eq!(kinds(&bench).await, [""; 0]);
     // A dead letter put in a line is a job like any other.
     bench.redis.cli(&["RPOPLPUSH", "jobs:failed", "jobs:pending"]);
@@ -44,10 +55,16 @@ async fn an_element_moved_to_another_list_goes_back() {
     for target in ["jobs:failed", "jobs:retry", "jobs:high_priority"] {
         let bench = Bench::start().await;
         bench.queue.push_all(&[job(1), job(2)]).await.unwrap();
-        bench.redis.cli(&["LMOVE", "jobs:pending", target, "LEFT", "LEFT"]);
+        bench
+            .redis
+            .cli(&["LMOVE", "jobs:pending", target, "LEFT", "LEFT"]);
         assert_eq!(kinds(&bench).await, ["wrong_list"], "{target}");
         audited(&bench).await;
-        assert_eq!(bench.snapshot(), "pending: 2 1\njobs:meta: 2\njobs:body: 2\n", "{target}");
+        assert_eq!(
+            bench.snapshot(),
+            "pending: 2 1\njobs:meta: 2\njobs:body: 2\n",
+            "{target}"
+        );
         assert_eq!(kinds(&bench).await, [""; 0]);
     }
 }
@@ -119,9 +136,26 @@ async fn times_and_leases_of_nothing_are_removed() {
     let bench = Bench::start().await;
     let ghost = JobId(Uuid::from_u128(7)).to_string();
     bench.queue.push(&job(1)).await.unwrap();
-    bench.redis.cli(&["ZADD", "jobs:retry:due", "9999999999999", &ghost, "9999999999999", &id(1)]);
-    bench.redis.cli(&["ZADD", "jobs:lease", "9999999999999", &ghost, "9999999999999", &id(1)]);
-    assert_eq!(kinds(&bench).await, ["stray_due", "stray_due", "stray_lease", "stray_lease"]);
+    bench.redis.cli(&[
+        "ZADD",
+        "jobs:retry:due",
+        "9999999999999",
+        &ghost,
+        "9999999999999",
+        &id(1),
+    ]);
+    bench.redis.cli(&[
+        "ZADD",
+        "jobs:lease",
+        "9999999999999",
+        &ghost,
+        "9999999999999",
+        &id(1),
+    ]);
+    assert_eq!(
+        kinds(&bench).await,
+        ["stray_due", "stray_due", "stray_lease", "stray_lease"]
+    );
     audited(&bench).await;
     assert_eq!(bench.snapshot(), "pending: 1\njobs:meta: 1\njobs:body: 1\n");
 }
@@ -146,7 +180,10 @@ async fn a_lease_can_be_ended_unless_the_job_was_claimed_anew() {
     bench.queue.push(&job(1)).await.unwrap();
     let delivery = bench.claim_one(&bench.consumer("lost worker")).await;
     let lease = bench.queue.census().await.unwrap().leases().remove(0);
-    assert_eq!((lease.worker(), lease.run_id), ("lost_worker", Some(job(1).run_id)));
+    assert_eq!(
+        (lease.worker(), lease.run_id),
+        ("lost_worker", Some(job(1).run_id))
+    );
     delivery.hand_back().await.unwrap();
     let again = bench.claim_one(&bench.consumer("w2")).await;
     assert!(!bench.queue.expire_lease(&lease).await.unwrap());

@@ -95,13 +95,10 @@ pub(super) async fn dead(
         console.note("no dead letters");
         return Ok(Code::Ok);
     }
-    let reader = match database(place) {
-        Ok(db) => Some(Reader::new(db)),
-        Err(_) => {
-            console.note("the attempts are not shown: DATABASE_URL is not set");
-            None
-        }
-    };
+    let reader = database(place).ok().map(Reader::new);
+    if reader.is_none() {
+        console.note("the attempts are not shown: DATABASE_URL is not set");
+    }
     for letter in found {
         let run = match (&reader, run_of(letter)) {
             (Some(reader), Some(run_id)) => history::of_run(reader, run_id).await?,

@@ -209,7 +209,7 @@ impl Retrier<'_> {
         let origin = (traceparent.as_str(), self.max_retries);
         let created = self
             .orchestration
-            .retry_edited(owner, job.run_id, Some(key), origin, edits)
+            .retry_edited(owner, (job.run_id, edits), Some(key), origin)
             .await;
         let new_run = match created {
             Ok(Created::New(committed)) => {
