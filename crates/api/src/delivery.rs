@@ -7,7 +7,9 @@ use domain::{Event, Job, JobId, RunId};
 use futures::future::join;
 use queue::Queue;
 use runs::{Committed, Outbox};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// Longest wait of a request for Redis.
@@ -18,6 +20,13 @@ const RELAY_INTERVAL: Duration = Duration::from_secs(3);
 const RELAY_AGE: Duration = Duration::from_secs(2);
 /// Jobs per round of the relay.
 const RELAY_BATCH: u32 = 200;
+/// Outbox rows of pushed jobs are deleted together after this time: a commit for each would cost as much as the run's own.
+/// Far below the age at which a relay pushes again.
+const SENT_LINGER: Duration = Duration::from_millis(10);
+/// Most pushed jobs that wait for the deletion of their rows; what is more is deleted at once.
+const SENT_MOST: usize = 1_000;
+/// Longest wait of the shutdown for the last deletion; a relay does what it does not.
+const SENT_LAST_LIMIT: Duration = Duration::from_secs(1);
 
 /// The way from a commit to Redis. Cheap clone.
 #[derive(Debug, Clone)]
@@ -25,11 +34,41 @@ pub struct Delivery {
     /// None without Redis settings (internal surface alone).
     queue: Option<Queue>,
     outbox: Outbox,
+    sent: Arc<Sent>,
+}
+
+/// Jobs that were pushed and whose outbox rows are still there.
+#[derive(Debug, Default)]
+struct Sent {
+    /// None while nobody deletes the rows in the background.
+    jobs: Mutex<Option<Vec<JobId>>>,
+    more: Notify,
+}
+
+impl Sent {
+    fn locked(&self) -> MutexGuard<'_, Option<Vec<JobId>>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// False when the caller must delete the row itself.
+    fn add(&self, job: JobId) -> bool {
+        let mut jobs = self.locked();
+        let Some(jobs) = jobs.as_mut().filter(|jobs| jobs.len() < SENT_MOST) else {
+            return false;
+        };
+        jobs.push(job);
+        self.more.notify_one();
+        true
+    }
 }
 
 impl Delivery {
     pub fn new(queue: Option<Queue>, outbox: Outbox) -> Self {
-        Self { queue, outbox }
+        Self {
+            queue,
+            outbox,
+            sent: Arc::default(),
+        }
     }
 
     fn usable(&self) -> Option<&Queue> {
@@ -74,14 +113,47 @@ impl Delivery {
         }
     }
 
+    /// The row may stay for a moment: pushing its job again would change nothing.
     async fn note_sent(&self, job: JobId) {
-        if let Err(error) = self.outbox.sent(&[job]).await {
-            tracing::warn!(job_id = %job, error = %crate::error::chain(&error), "outbox could not be marked");
+        if !self.sent.add(job) {
+            self.delete_rows(&[job]).await;
         }
     }
 
-    /// Pushes what requests could not, until `stop` fires.
+    async fn delete_rows(&self, jobs: &[JobId]) {
+        if let Err(error) = self.outbox.sent(jobs).await {
+            tracing::warn!(jobs = jobs.len(), error = %crate::error::chain(&error), "outbox could not be marked");
+        }
+    }
+
+    /// Pushes what requests could not, and deletes the rows of what was pushed, until `stop` fires. Requests that are in
+    /// work by then delete their rows themselves.
     pub async fn relay(self, stop: CancellationToken) {
+        *self.sent.locked() = Some(Vec::new());
+        tokio::join!(self.push_due(&stop), self.delete_sent(&stop));
+    }
+
+    async fn delete_sent(&self, stop: &CancellationToken) {
+        while stop
+            .run_until_cancelled(self.sent.more.notified())
+            .await
+            .is_some()
+        {
+            tokio::time::sleep(SENT_LINGER).await;
+            let jobs = self.sent.locked().as_mut().map(std::mem::take);
+            self.delete_rows(&jobs.unwrap_or_default()).await;
+        }
+        let rest = self.sent.locked().take();
+        let rest = rest.unwrap_or_default();
+        if tokio::time::timeout(SENT_LAST_LIMIT, self.delete_rows(&rest))
+            .await
+            .is_err()
+        {
+            tracing::warn!(jobs = rest.len(), "outbox is slow, left to the relay");
+        }
+    }
+
+    async fn push_due(&self, stop: &CancellationToken) {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(RELAY_INTERVAL) => {}
