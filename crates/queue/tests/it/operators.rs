@@ -137,11 +137,18 @@ async fn a_glance_counts_elements_without_lease_and_leases_without_element() {
     let claimed = bench.consumer("w1").claim(2).await.unwrap();
     bench.redis.cli(&["LPUSH", "jobs:pending", r#"{"run_id":"x"}"#]);
     let glance = bench.queue.glance().await.unwrap();
-    assert_eq!((glance.orphans, glance.depths.processing, glance.depths.pending), (0, 2, 2));
+    assert_eq!(
+        (glance.orphans, glance.depths.processing, glance.depths.pending),
+        (0, 2, 2)
+    );
     assert!(glance.oldest_pending_age_ms.is_some() && !glance.paused);
-    bench.redis.cli(&["ZREM", "jobs:lease", &claimed[0].job_id().to_string()]);
+    bench
+        .redis
+        .cli(&["ZREM", "jobs:lease", &claimed[0].job_id().to_string()]);
     assert_eq!(bench.queue.glance().await.unwrap().orphans, 1);
-    bench.redis.cli(&["ZADD", "jobs:lease", "9999999999999", &job(9).job_id.to_string()]);
+    bench
+        .redis
+        .cli(&["ZADD", "jobs:lease", "9999999999999", &job(9).job_id.to_string()]);
     assert_eq!(bench.queue.glance().await.unwrap().orphans, 2);
     bench.redis.cli(&["DEL", "jobs:processing"]);
     assert_eq!(bench.queue.glance().await.unwrap().orphans, 2);
@@ -152,7 +159,10 @@ async fn a_glance_counts_elements_without_lease_and_leases_without_element() {
 /// The entry of a job, as a reconciler reads it.
 async fn entry(bench: &Bench, job: &domain::Job) -> queue::Entry {
     let page = bench.queue.entries(None, 100).await.unwrap();
-    page.entries.into_iter().find(|entry| entry.job_id == job.job_id).unwrap()
+    page.entries
+        .into_iter()
+        .find(|entry| entry.job_id == job.job_id)
+        .unwrap()
 }
 
 #[tokio::test]
@@ -167,7 +177,14 @@ async fn a_job_that_moved_since_it_was_read_is_neither_discarded_nor_reseated() 
     let delivery = bench.claim_one(&bench.consumer("w1")).await;
     let before = bench.snapshot();
     assert_eq!(bench.queue.discard(&[stale.clone()]).await.unwrap(), 0);
-    assert_eq!(bench.queue.reseat(&[(stale.clone(), to_retry.clone())]).await.unwrap(), 0);
+    assert_eq!(
+        bench
+            .queue
+            .reseat(&[(stale.clone(), to_retry.clone())])
+            .await
+            .unwrap(),
+        0
+    );
     assert_eq!(bench.snapshot(), before);
     // It is where it was, but was claimed in between.
     delivery.hand_back().await.unwrap();
@@ -180,10 +197,16 @@ async fn a_job_that_moved_since_it_was_read_is_neither_discarded_nor_reseated() 
         bench.snapshot(),
         "pending: 2\nretry: 1\njobs:retry:due: 1\njobs:meta: 2\njobs:body: 2\n"
     );
-    let back = queue::Waiting { job: urgent(1), retry_at: None };
+    let back = queue::Waiting {
+        job: urgent(1),
+        retry_at: None,
+    };
     let fresh = entry(&bench, &job(1)).await;
     assert_eq!(bench.queue.reseat(&[(fresh, back)]).await.unwrap(), 1);
-    assert_eq!(bench.snapshot(), "high_priority: 1\npending: 2\njobs:meta: 2\njobs:body: 2\n");
+    assert_eq!(
+        bench.snapshot(),
+        "high_priority: 1\npending: 2\njobs:meta: 2\njobs:body: 2\n"
+    );
     let both = [entry(&bench, &job(1)).await, entry(&bench, &job(2)).await];
     assert_eq!(bench.queue.discard(&both).await.unwrap(), 2);
     assert_eq!(bench.snapshot(), "");
