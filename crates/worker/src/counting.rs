@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 /// Longest time of one call.
-const CALL_LIMIT: Duration = Duration::from_secs(60);
+const CALL_LIMIT: Duration = Duration::from_mins(1);
 
 const TOOLS: [(&str, Effect); 3] = [
     ("count_pure", Effect::Pure),
@@ -161,14 +161,22 @@ mod tests {
     #[test]
     fn counting_tools_stay_on_this_machine() {
         assert!(CountingTools::at("http://127.0.0.1:9").is_ok());
-        for refused in ["http://example.org", "https://127.0.0.1:9", "nonsense", "http://10.0.0.1/"] {
+        for refused in [
+            "http://example.org",
+            "https://127.0.0.1:9",
+            "nonsense",
+            "http://10.0.0.1/",
+        ] {
             assert!(CountingTools::at(refused).is_err(), "{refused}");
         }
     }
 
     #[test]
     fn a_refused_epoch_ends_the_drive_and_a_fault_goes_to_the_model() {
-        assert!(matches!(judge(StatusCode::CONFLICT, ""), Err(ToolError::Cancelled)));
+        assert!(matches!(
+            judge(StatusCode::CONFLICT, ""),
+            Err(ToolError::Cancelled)
+        ));
         let failed = judge(StatusCode::INTERNAL_SERVER_ERROR, "");
         assert!(matches!(failed, Err(ToolError::ToModel(_))));
         let counted = judge(StatusCode::OK, r#"{"count":1}"#);

@@ -26,14 +26,21 @@ pub(crate) use standing_columns;
 /// First letters of the columns above.
 const HIDDEN: &str = "w_";
 
+/// The worker's name on a run's row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    Nobody,
+    /// Its lease has run out.
+    Lost,
+    Alive,
+}
+
 /// What a run's row says about its standing.
 #[derive(Debug, Clone)]
 struct Standing {
     status: RunStatus,
     stored: Option<Value>,
-    held: bool,
-    /// A worker's name is on the row, alive or not.
-    owned: bool,
+    owner: Owner,
     retry_at: Option<Timestamp>,
     retrying: bool,
     in_outbox: bool,
@@ -62,8 +69,11 @@ fn of_row(row: &Row) -> Result<Option<Value>, StoreError> {
     Ok(reason(&Standing {
         status: RunStatus::parse(status).ok_or_else(|| StoreError::row("unknown status"))?,
         stored: column(row, "w_stored")?,
-        held: column(row, "w_held")?,
-        owned: column(row, "w_owned")?,
+        owner: match (column(row, "w_owned")?, column(row, "w_held")?) {
+            (_, true) => Owner::Alive,
+            (true, false) => Owner::Lost,
+            (false, false) => Owner::Nobody,
+        },
         retry_at: column(row, "w_retry_at")?,
         retrying: column(row, "w_retrying")?,
         in_outbox: column(row, "w_in_outbox")?,
@@ -92,14 +102,14 @@ fn reason(run: &Standing) -> Option<Value> {
             let what = stored.unwrap_or_else(|| waiting(WaitKind::User, "it asked its user"));
             (what, since(run.paused_at))
         }
-        _ if run.held => return None,
+        _ if run.owner == Owner::Alive => return None,
         _ if run.retrying => {
             let stored = run.stored.clone();
             let mut what = stored.unwrap_or_else(|| waiting(WaitKind::Retry, "an attempt failed"));
             what["until"] = json!(run.retry_at.map(wire_time));
             (what, run.event_at)
         }
-        _ if run.owned => (
+        _ if run.owner == Owner::Lost => (
             waiting(WaitKind::Queue, "its worker was lost, another one takes over"),
             since(run.lease_end),
         ),
@@ -126,8 +136,7 @@ mod tests {
         Standing {
             status,
             stored: None,
-            held: false,
-            owned: false,
+            owner: Owner::Nobody,
             retry_at: None,
             retrying: false,
             in_outbox: false,
@@ -153,12 +162,14 @@ mod tests {
             assert_eq!(waits, !status.is_final(), "{status}");
         }
         let held = Standing {
-            held: true,
-            owned: true,
+            owner: Owner::Alive,
             ..standing(RunStatus::Executing)
         };
         assert_eq!(kind(&held), None);
-        let lost = Standing { held: false, ..held };
+        let lost = Standing {
+            owner: Owner::Lost,
+            ..held
+        };
         assert_eq!(kind(&lost).as_deref(), Some("queue"));
     }
 
