@@ -18,7 +18,8 @@ macro_rules! standing_columns {
          lease_expires_at AS w_lease_end, last_event_at AS w_event_at, paused_at AS w_paused_at, \
          created_at AS w_created_at, greatest(queued_at, resumed_at, next_retry_at) AS w_queued_at, \
          lease_owner IS NOT NULL AS w_owned, \
-         EXISTS (SELECT 1 FROM agent_outbox o WHERE o.run_id = r.id) AS w_in_outbox"
+         EXISTS (SELECT 1 FROM agent_outbox o WHERE o.run_id = r.id \
+            AND o.created_at < clock_timestamp() - interval '100 milliseconds') AS w_in_outbox"
     };
 }
 pub(crate) use standing_columns;
