@@ -46,12 +46,12 @@ pub async fn run(place: &Place, busy: Duration) -> Figures {
     figures.none("runs whose lease is not alive at the end", RUNS - held as usize);
     figures.none("runs that were claimed twice", taken as usize);
     figures.none("events executor_lost", lost as usize);
-    for (what, name) in [
-        ("agent_leases_lost_total", "agent_leases_lost_total"),
-        ("agent_leases_reclaimed_total", "agent_leases_reclaimed_total"),
-        ("agent_redeliveries_total", "agent_redeliveries_total"),
+    for name in [
+        "agent_leases_lost_total",
+        "agent_leases_reclaimed_total",
+        "agent_redeliveries_total",
     ] {
-        figures.none(what, scene.counter(name).await as usize);
+        figures.none(name, scene.counter(name).await as usize);
     }
     let missed = scene.counter("agent_lease_renewals_missed_total").await;
     figures.told("renewals that a store did not answer in time", missed, "");

@@ -11,7 +11,6 @@ use crate::fault;
 use crate::script::count;
 
 const WORKERS: usize = 2;
-const GOAL_SECONDS: f64 = 30.0;
 /// Every run takes its first step within this time.
 const BEGIN_LIMIT: Duration = Duration::from_mins(5);
 /// The queue drains within this time.
@@ -73,9 +72,7 @@ pub async fn run(place: &Place, size: Size) -> Figures {
 
     scene.fault("redis_flushall", "redis", true);
     fault::redis(system, &["FLUSHALL"]).await.expect("redis answers");
-    let limit = Duration::from_secs_f64(2.0 * GOAL_SECONDS);
-    let seconds = scene.seconds_until_right(system.redis_port, limit).await;
-    figures.at_most(GOAL_SECONDS, "until every run is in the right list", seconds, "s");
+    scene.until_right(system.redis_port, 0.0, &mut figures).await;
     let still = scene
         .number("SELECT count(*) FROM agent_runs WHERE lease_expires_at > clock_timestamp()")
         .await;

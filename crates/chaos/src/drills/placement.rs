@@ -96,28 +96,38 @@ pub async fn look(sql: &mut Sql, redis_port: u16) -> Option<Placement> {
     Some(placement)
 }
 
-/// Seconds until every live run is where it belongs, in two looks one after the other; not a number when that did not
-/// come within `limit`. The time is that of the end of the first of them.
-pub async fn seconds_until_right(database_url: &str, redis_port: u16, limit: Duration) -> f64 {
+/// How the lists came back.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Recovery {
+    /// Until every live run is where it belongs, in two looks one after the other: up to the end of the first of them.
+    /// Not a number when that did not come in time.
+    pub seconds: f64,
+    /// Most runs seen in a wrong place at once. 0: everything was back before the first look.
+    pub most_wrong: usize,
+}
+
+/// Looks until every live run is where it belongs, at most for `limit`.
+pub async fn recovery(database_url: &str, redis_port: u16, limit: Duration) -> Recovery {
     let mut sql = Sql::new(database_url);
     let begun = Instant::now();
-    let mut right_since = None;
+    let (mut right_since, mut most_wrong, mut last) = (None, 0, vec![]);
     while begun.elapsed() < limit {
-        let right = look(&mut sql, redis_port)
-            .await
-            .is_some_and(|seen| seen.wrong.is_empty());
+        let seen = look(&mut sql, redis_port).await;
+        let right = seen.as_ref().is_some_and(|seen| seen.wrong.is_empty());
+        if let Some(seen) = seen {
+            most_wrong = most_wrong.max(seen.wrong.len());
+            last = seen.wrong;
+        }
         match (right, right_since) {
-            (true, Some(since)) => return Duration::as_secs_f64(&since),
-            (true, None) => right_since = Some(begun.elapsed()),
+            (true, Some(seconds)) => return Recovery { seconds, most_wrong },
+            (true, None) => right_since = Some(begun.elapsed().as_secs_f64()),
             (false, _) => right_since = None,
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
-    if let Some(seen) = look(&mut sql, redis_port).await {
-        eprintln!(
-            "not in place after {limit:?}: {:?}",
-            &seen.wrong[..seen.wrong.len().min(5)]
-        );
+    eprintln!("not in place after {limit:?}: {:?}", &last[..last.len().min(5)]);
+    Recovery {
+        seconds: f64::NAN,
+        most_wrong,
     }
-    f64::NAN
 }

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::Place;
 use super::figure::Figures;
-use super::scene::Scene;
+use super::scene::{RIGHT_GOAL_SECONDS, Scene};
 use super::starts::Starts;
 use crate::fault;
 use crate::history::now_us;
@@ -17,7 +17,6 @@ const AWAY: Duration = Duration::from_mins(1);
 const STARTS_PER_SECOND: u32 = 20;
 /// Runs that wait in the lists when Redis dies.
 const BACKLOG: usize = 300;
-const GOAL_SECONDS: f64 = 30.0;
 const END_LIMIT: Duration = Duration::from_mins(10);
 
 /// Both forms.
@@ -62,15 +61,13 @@ async fn away(place: &Place, lose: bool, figures: &mut Figures) {
     );
     scene.until(&backlog, 0, END_LIMIT).await;
     figures.at_most(
-        GOAL_SECONDS,
+        RIGHT_GOAL_SECONDS,
         "until the backlog is enqueued",
         back.elapsed().as_secs_f64(),
         "s",
     );
-    let limit = Duration::from_secs_f64(2.0 * GOAL_SECONDS).saturating_sub(back.elapsed());
-    let since = back.elapsed().as_secs_f64();
-    let right = since + scene.seconds_until_right(system.redis_port, limit).await;
-    figures.at_most(GOAL_SECONDS, "until every run is in the right list", right, "s");
+    let begun_s = back.elapsed().as_secs_f64();
+    scene.until_right(system.redis_port, begun_s, figures).await;
     starts.end(figures).await;
     scene.rest(system.redis_port, END_LIMIT).await;
     scene.end().await.judge(figures);

@@ -25,6 +25,9 @@ use crate::system::Setup;
 
 /// Requests under way while many runs are created.
 const CREATES_AT_ONCE: usize = 8;
+/// AA-68
+pub const RIGHT_GOAL_SECONDS: f64 = 30.0;
+const RIGHT_LIMIT: Duration = Duration::from_mins(1);
 const ASK_EVERY: Duration = Duration::from_millis(50);
 /// Violations that are printed.
 const MOST_PRINTED: usize = 10;
@@ -98,9 +101,21 @@ impl Scene {
         }
     }
 
-    /// Seconds until every live run is in the right list of the Redis at this port.
-    pub async fn seconds_until_right(&self, redis_port: u16, limit: Duration) -> f64 {
-        placement::seconds_until_right(&self.stage.system.database_url, redis_port, limit).await
+    /// Tells how long it takes until every live run is in the right list of the Redis at this port; `begun_s` is added.
+    pub async fn until_right(&self, redis_port: u16, begun_s: f64, figures: &mut Figures) {
+        let recovery = placement::recovery(&self.stage.system.database_url, redis_port, RIGHT_LIMIT).await;
+        let seconds = begun_s + recovery.seconds;
+        figures.told(
+            "most runs seen in a wrong list or in none",
+            recovery.most_wrong as f64,
+            "",
+        );
+        figures.at_most(
+            RIGHT_GOAL_SECONDS,
+            "until every run is in the right list",
+            seconds,
+            "s",
+        );
     }
 
     /// Waits until no run is live and the lists of the Redis at this port are empty. The lists then.

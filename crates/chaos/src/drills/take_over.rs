@@ -1,7 +1,8 @@
 //! `kill -9` of workers inside a running step: how long until another worker has claimed the run.
 //!
 //! One sample per run of a killed worker. It ends at the time of the new claim's event `executor_lost`, which the new
-//! worker writes with its claim; it begins right before the signal. Rounds begin at a random moment of the beat.
+//! worker writes with its claim; it begins right before the signal. Workers are killed at a random moment of the beat, and
+//! not before one whole beat, so that every lease is one that was renewed and not one just taken.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -42,7 +43,7 @@ pub async fn run(place: &Place) -> Figures {
     let mut rng = StdRng::seed_from_u64(7);
     let (mut by_run, mut by_kill) = (vec![], vec![]);
     while by_kill.len() < KILLS {
-        for samples in round(&scene, rng.random_range(0..BEAT_MS)).await {
+        for samples in round(&scene, rng.random_range(BEAT_MS..2 * BEAT_MS)).await {
             by_kill.push(quantile(&samples, 1.0));
             by_run.extend(samples);
         }
