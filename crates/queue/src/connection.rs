@@ -9,7 +9,7 @@ use crate::endpoint::{Endpoint, Host, Layout};
 use crate::error::QueueError;
 use crate::options::RedisOptions;
 use crate::script::Script;
-use crate::supervision::{keep_connected, replace_when_silent, report_outages};
+use crate::supervision::{LastAnswer, keep_connected, replace_when_silent, report_outages};
 use fred::clients::{Client, SubscriberClient, WithOptions};
 use fred::error::Error as FredError;
 use fred::interfaces::{ClientLike, EventInterface, FredResult};
@@ -68,6 +68,7 @@ impl Patience {
 pub(crate) struct Connection<C = Client> {
     client: C,
     stop: CancellationToken,
+    answers: LastAnswer,
     _tasks: DropGuard,
 }
 
@@ -76,7 +77,8 @@ impl Connection<Client> {
     pub(crate) fn open(options: &RedisOptions, role: &'static str) -> Result<Self, QueueError> {
         let client = builder(options)?.build().map_err(unusable)?;
         let this = Self::supervised(client.clone(), role);
-        tokio::spawn(replace_when_silent(client, role, this.stop.clone()));
+        let answers = this.answers.clone();
+        tokio::spawn(replace_when_silent(client, role, answers, this.stop.clone()));
         Ok(this)
     }
 
@@ -89,7 +91,16 @@ impl Connection<Client> {
         patience: Patience,
     ) -> Result<Value, QueueError> {
         let client = self.with(patience);
-        measured(script.name, script.run(&client, keys, args)).await
+        let answer = measured(script.name, script.run(&client, keys, args)).await;
+        if answer.is_ok() {
+            self.answers.note();
+        }
+        answer
+    }
+
+    /// A command of its own was answered.
+    pub(crate) fn note_answer(&self) {
+        self.answers.note();
     }
 
     /// The client for a command that blocks up to `timeout` on the server.
@@ -118,6 +129,7 @@ impl<C: ClientLike + EventInterface + 'static> Connection<C> {
         Self {
             client,
             stop: stop.clone(),
+            answers: LastAnswer::default(),
             _tasks: stop.drop_guard(),
         }
     }

@@ -265,6 +265,9 @@ async fn take_token(store: Store, waiter: Arc<Connection>, block_for: Duration) 
     let limit = block_for + BLOCKING_MARGIN;
     // The plain command, since fred's own `brpop` cannot tell "nothing came" from "the connection hangs".
     let answer: Result<Value, _> = Box::pin(waiter.blocking(limit).custom(command, args)).await;
+    if answer.is_ok() {
+        waiter.note_answer();
+    }
     match answer {
         Ok(Value::Null) => Blocked::TimedOut,
         Ok(_) => Blocked::Token,

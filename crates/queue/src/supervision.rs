@@ -6,13 +6,17 @@ use fred::error::ErrorKind;
 use fred::interfaces::{ClientLike, EventInterface};
 use fred::types::Value;
 use fred::types::config::Options;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How often a connection is asked whether it is alive.
+/// How often a connection is looked at, and how long it may have answered nothing before it is asked whether it is alive.
+/// One that is in use answers more often, so asking costs an idle system next to nothing.
 const PULSE_EVERY: Duration = Duration::from_secs(1);
+const QUIET: Duration = Duration::from_millis(1_500);
 /// How long it has to answer: more than the longest blocking call, which is answered before.
 const PULSE_WAIT: Duration = Duration::from_secs(2);
 /// Pause before a client that gave up (wrong password) is started again.
@@ -21,6 +25,34 @@ const RESTART_AFTER: Duration = Duration::from_secs(2);
 const QUIT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pauses between two log lines of one outage, in seconds; the last one repeats.
 const OUTAGE_LOG_SECONDS: [u64; 5] = [1, 2, 4, 8, 10];
+
+/// When a connection last answered anything. Cheap clone.
+#[derive(Debug, Clone)]
+pub(crate) struct LastAnswer {
+    since: Instant,
+    at_ms: Arc<AtomicU64>,
+}
+
+impl Default for LastAnswer {
+    fn default() -> Self {
+        Self {
+            since: Instant::now(),
+            at_ms: Arc::default(),
+        }
+    }
+}
+
+impl LastAnswer {
+    pub(crate) fn note(&self) {
+        let now_ms = self.since.elapsed().as_millis() as u64;
+        self.at_ms.store(now_ms, Ordering::Relaxed);
+    }
+
+    fn age(&self) -> Duration {
+        let at = Duration::from_millis(self.at_ms.load(Ordering::Relaxed));
+        self.since.elapsed().saturating_sub(at)
+    }
+}
 
 /// fred ends its task for good on some errors (authentication); start it again, since the password or the
 /// server may be put right.
@@ -49,13 +81,18 @@ pub(crate) async fn keep_connected<C: ClientLike>(client: C, role: &'static str,
 /// Asks a connection now and then whether it answers, and replaces one that does not. A half-open connection is found
 /// only by asking: the kernel keeps it for a quarter of an hour, and fred's own check is put off by every command
 /// written to it and by every blocking call.
-pub(crate) async fn replace_when_silent(client: Client, role: &'static str, stop: CancellationToken) {
+pub(crate) async fn replace_when_silent(
+    client: Client,
+    role: &'static str,
+    last: LastAnswer,
+    stop: CancellationToken,
+) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(PULSE_EVERY) => {}
         }
-        if !client.is_connected() || is_answered(&client).await {
+        if !client.is_connected() || last.age() < QUIET || is_answered(&client).await {
             continue;
         }
         tracing::warn!(role, "redis connection does not answer; replacing it");

@@ -15,8 +15,22 @@ pub async fn healthz() -> Json<Value> {
     Json(json!({"status": "ok"}))
 }
 
+/// `/ready`: the dependencies alone.
 pub async fn ready(State(app): State<App>) -> Response {
+    let (ready, mut body) = app.health.readiness().await;
+    if let Some(members) = body.as_object_mut() {
+        members.remove("queue");
+    }
+    answer(ready, body)
+}
+
+/// `/readyz`: and what the queue looks like.
+pub async fn readyz(State(app): State<App>) -> Response {
     let (ready, body) = app.health.readiness().await;
+    answer(ready, body)
+}
+
+fn answer(ready: bool, body: Value) -> Response {
     let status = if ready {
         StatusCode::OK
     } else {

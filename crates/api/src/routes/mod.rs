@@ -22,7 +22,7 @@ pub fn public(app: App, edge: Edge) -> Router {
         .route("/health", get(health::health))
         .route("/healthz", get(health::healthz))
         .route("/ready", get(health::ready))
-        .route("/readyz", get(health::ready))
+        .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
         .route("/agent/execute", post(execute::execute))
         .route("/agent/status", post(status::status))
