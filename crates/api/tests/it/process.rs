@@ -115,8 +115,9 @@ async fn health_bodies_are_the_documented_ones() {
     assert_eq!(body("/healthz").await, json!({"status": "ok"}));
     let checks = json!({"postgres": "ok", "redis": "ok", "s3": "not_configured", "model": "ok"});
     let queue = json!({"oldest_pending_age_seconds": null, "pending": 0, "orphans": 0, "paused": false});
+    assert_eq!(body("/ready").await, json!({"status": "ready", "checks": checks}));
     assert_eq!(
-        body("/ready").await,
+        body("/readyz").await,
         json!({"status": "ready", "checks": checks, "queue": queue})
     );
     let text = client()

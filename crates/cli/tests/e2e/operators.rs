@@ -364,7 +364,10 @@ async fn damage_to_held_and_retrying_jobs_is_named_and_healed_while_workers_run(
         of("processing") == [json!(held)]
             && of("retry") == [json!(retrying)]
             && !system.redis.cli(&["ZSCORE", "jobs:lease", &held_job]).is_empty()
-            && !system.redis.cli(&["ZSCORE", "jobs:retry:due", &retry_job]).is_empty()
+            && !system
+                .redis
+                .cli(&["ZSCORE", "jobs:retry:due", &retry_job])
+                .is_empty()
             && system.length("pending") == 0
     };
     let raw = system.redis.cli(&["LINDEX", "jobs:processing", "0"]);
@@ -454,7 +457,7 @@ async fn readiness_shows_the_queue_and_says_nothing_of_it_while_redis_is_away() 
     ok(&system, &["queue", "pause"]);
     system.begin(&script(&[message("x")])).await;
     let urls = [
-        format!("{}/ready", system.base),
+        format!("{}/readyz", system.base),
         format!("http://127.0.0.1:{}/readyz", system.admin[0]),
     ];
     let shown = |url: String| {
