@@ -4,6 +4,7 @@
 #   scripts/local/bench.sh                  medians of 5 rounds
 #   scripts/local/bench.sh --quick          few rounds, to see that it works
 #   scripts/local/bench.sh --json FILE      writes the JSON to FILE as well
+#   scripts/local/bench.sh queue            the queue alone, beside plain Redis; takes --quick and --json too
 #
 # PROFILE=dev measures debug builds. The servers' data lies below BENCH_DIR (/var/tmp) on the disk, not in memory.
 set -euo pipefail
@@ -13,10 +14,19 @@ here=$(dirname "${BASH_SOURCE[0]}")
 
 case ${1:-} in
 -h | --help)
-    sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
     exit 0
     ;;
 esac
+
+if [ "${1:-}" = queue ]; then
+    shift
+    data=$(mktemp -d "${BENCH_DIR:-/var/tmp}/agent-bench.XXXXXX")
+    trap 'rm -rf "$data"' EXIT
+    say "building and measuring the queue; the data lies in $data"
+    TESTKIT_DIR=$data cargo bench --manifest-path "$root/Cargo.toml" -p queue --bench queue -- "$@"
+    exit
+fi
 
 profile=${PROFILE:-release}
 dir=release

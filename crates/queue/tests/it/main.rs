@@ -7,13 +7,16 @@
 
 mod census;
 mod cluster;
+mod conformance;
 mod faults;
 mod foreign;
 mod healing;
 mod life;
 mod live;
+mod lua54;
 mod model;
 mod operators;
+mod precision;
 mod raw;
 mod retries;
 mod support;

@@ -8,12 +8,13 @@ use crate::raw::{Answer, Raw};
 use crate::support::{LONG, job, text, urgent};
 use domain::{Job, SystemIds, WorkerId};
 use queue::{
-    BuryReason, Consumer, ConsumerOptions, Delivery, Queue, RedisOptions, Renewal, Renewer, Settled,
+    BuryReason, Consumer, ConsumerOptions, Delivery, Queue, QueueError, RedisOptions, Renewal, Renewer,
+    Settled,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
-use testkit::{Redis, eventually};
+use testkit::eventually;
 
 pub(crate) const WORKERS: usize = 3;
 /// Leases and delays never run out by themselves here; the histories say when.
@@ -22,12 +23,30 @@ const DELAY: Duration = Duration::from_mins(10);
 const FAR: &str = "2099-01-01T00:00:00Z";
 const GARBAGE: [&str; 3] = ["not json", "{}", r#"{"run_id":"x"}"#];
 
+/// Why a history did not go on.
+pub(crate) enum Wrong {
+    /// No answer in time: this machine was too slow, and nothing is known about the queue.
+    Unanswered,
+    Differs(String),
+}
+
+impl From<QueueError> for Wrong {
+    fn from(fault: QueueError) -> Self {
+        if fault.is_unavailable() {
+            Self::Unanswered
+        } else {
+            Self::Differs(format!("{fault}: {:?}", std::error::Error::source(&fault)))
+        }
+    }
+}
+
 /// Comparison that says what differs.
-fn same<T: PartialEq + std::fmt::Debug>(what: &str, found: T, wanted: T) -> Result<(), String> {
+fn same<T: PartialEq + std::fmt::Debug>(what: &str, found: T, wanted: T) -> Result<(), Wrong> {
     if found == wanted {
         return Ok(());
     }
-    Err(format!("{what}\n  is        {found:?}\n  should be {wanted:?}"))
+    let text = format!("{what}\n  is        {found:?}\n  should be {wanted:?}");
+    Err(Wrong::Differs(text))
 }
 
 struct Held {
@@ -86,12 +105,13 @@ fn item_of(element: &str) -> Item {
 }
 
 impl World {
-    pub(crate) async fn open(redis: &Redis, prefix: &str) -> Self {
-        let mut raw = Raw::connect(redis.port());
+    /// `port` is where the queue goes, `redis_port` where the data is looked at.
+    pub(crate) async fn open(redis_port: u16, port: u16, prefix: &str) -> Self {
+        let mut raw = Raw::connect(redis_port);
         raw.call(&["FLUSHALL"]);
         let options = RedisOptions {
             queue_prefix: Some(prefix.to_owned()),
-            ..RedisOptions::for_url(redis.url())
+            ..RedisOptions::for_url(format!("redis://127.0.0.1:{port}"))
         };
         let queue = Queue::connect(&options).await.unwrap();
         eventually(LONG, async || queue.ping().await.is_ok()).await;
@@ -116,46 +136,13 @@ impl World {
         format!("{}:{suffix}", self.prefix)
     }
 
-    pub(crate) async fn step(&mut self, op: &Op) -> Result<(), String> {
+    pub(crate) async fn step(&mut self, op: &Op) -> Result<(), Wrong> {
         self.carry_out(op).await?;
         self.compare()
     }
 
-    async fn carry_out(&mut self, op: &Op) -> Result<(), String> {
+    async fn carry_out(&mut self, op: &Op) -> Result<(), Wrong> {
         match *op {
-            Op::Push(run) => {
-                let pushed = self.queue.push(&job_of(run)).await.unwrap();
-                same("pushed", pushed, self.model.push(run))
-            }
-            Op::PushMany(ref runs) => {
-                let jobs: Vec<Job> = runs.iter().map(|run| job_of(*run)).collect();
-                let pushed = self.queue.push_all(&jobs).await.unwrap();
-                same(
-                    "pushed",
-                    pushed,
-                    runs.iter().filter(|run| self.model.push(**run)).count(),
-                )
-            }
-            Op::PushRetry(run) => {
-                let next = job_of(run).next_attempt();
-                let pushed = self
-                    .queue
-                    .push_retry(&next, FAR.parse().unwrap(), "x")
-                    .await
-                    .unwrap();
-                same("pushed", pushed, self.model.push_retry(run))
-            }
-            Op::PushText(run) => self.by_hand(home(run), &text(&job_of(run))),
-            Op::PushBare => {
-                // Without a job id each is a job of its own, so each has a run of its own here.
-                let run = 100 + self.model.count() as Run;
-                let run_id = job_of(run).run_id;
-                self.by_hand(home(run), &format!(r#"{{"run_id":"{run_id}"}}"#))
-            }
-            Op::PushGarbage(which, high) => {
-                let list = if high { List::High } else { List::Pending };
-                self.by_hand(list, GARBAGE[usize::from(which)])
-            }
             Op::Claim(worker, want) => self.claim(worker, want).await,
             Op::LoseAnswer(worker, want) => self.lose_answer(worker, want).await,
             Op::Ack(at) => self.ack(at).await,
@@ -164,16 +151,20 @@ impl World {
             Op::Rewrite(at) => self.rewrite(at).await,
             Op::Renew(worker, settled) => self.renew(worker, settled).await,
             Op::Expire(at) => self.expire(at),
+            Op::LoseLease(at) => {
+                self.expire(at)?;
+                self.sweep().await
+            }
             Op::ComeDue(at) => self.come_due(at),
             Op::Sweep => self.sweep().await,
             Op::Audit => self.audit().await,
             Op::Pause(paused) => {
-                self.queue.set_paused(paused).await.unwrap();
+                self.queue.set_paused(paused).await?;
                 self.model.paused = paused;
-                same("paused", self.queue.is_paused().await.unwrap(), paused)
+                same("paused", self.queue.is_paused().await?, paused)
             }
             Op::Remove(run) => {
-                let removed = self.queue.remove(&job_of(run).job_id).await.unwrap();
+                let removed = self.queue.remove(&job_of(run).job_id).await?;
                 same("removed", removed, self.model.remove(run))
             }
             Op::Requeue(at) => self.dead_letter(at, true).await,
@@ -183,14 +174,54 @@ impl World {
                 self.model.flush();
                 Ok(())
             }
+            _ => self.push(op).await,
         }
     }
 
-    fn by_hand(&mut self, list: List, element: &str) -> Result<(), String> {
+    async fn push(&mut self, op: &Op) -> Result<(), Wrong> {
+        match *op {
+            Op::Push(run) => {
+                let pushed = self.queue.push(&job_of(run)).await?;
+                same("pushed", pushed, self.model.push(run))
+            }
+            Op::PushMany(ref runs) => {
+                let jobs: Vec<Job> = runs.iter().map(|run| job_of(*run)).collect();
+                let pushed = self.queue.push_all(&jobs).await?;
+                same(
+                    "pushed",
+                    pushed,
+                    runs.iter().filter(|run| self.model.push(**run)).count(),
+                )
+            }
+            Op::PushRetry(run) => {
+                let next = job_of(run).next_attempt();
+                let pushed = self.queue.push_retry(&next, FAR.parse().unwrap(), "x").await?;
+                same("pushed", pushed, self.model.push_retry(run))
+            }
+            Op::PushText(run) => {
+                self.by_hand(home(run), &text(&job_of(run)));
+                Ok(())
+            }
+            Op::PushBare => {
+                // Without a job id each is a job of its own, so each has a run of its own here.
+                let run = 100 + self.model.count() as Run;
+                let run_id = job_of(run).run_id;
+                self.by_hand(home(run), &format!(r#"{{"run_id":"{run_id}"}}"#));
+                Ok(())
+            }
+            Op::PushGarbage(which, high) => {
+                let list = if high { List::High } else { List::Pending };
+                self.by_hand(list, GARBAGE[usize::from(which)]);
+                Ok(())
+            }
+            _ => unreachable!("carried out above"),
+        }
+    }
+
+    fn by_hand(&mut self, list: List, element: &str) {
         let (_, suffix, _) = LISTS.into_iter().find(|(name, ..)| *name == list).unwrap();
         self.raw.call(&["LPUSH", &self.key(suffix), element]);
         self.model.list(list).push(item_of(element));
-        Ok(())
     }
 
     /// Leases in the server's order, which decides in which order lost claims are handed out again.
@@ -207,10 +238,10 @@ impl World {
         self.model.claim((worker, number), want, &lost, &leases)
     }
 
-    async fn claim(&mut self, worker: usize, want: usize) -> Result<(), String> {
+    async fn claim(&mut self, worker: usize, want: usize) -> Result<(), Wrong> {
         let wanted = self.model_claim(worker, want);
         self.workers[worker].claims += 1;
-        let deliveries = self.workers[worker].consumer.claim(want).await.unwrap();
+        let deliveries = self.workers[worker].consumer.claim(want).await?;
         // What a lost claim took is handed out again or back in line by now.
         self.workers[worker].lost.clear();
         let mut found = Vec::new();
@@ -227,10 +258,8 @@ impl World {
             });
             let newest = self.epochs.insert(run, delivery.epoch).unwrap_or(0);
             if delivery.epoch <= newest {
-                return Err(format!(
-                    "epoch {} of run {run} is not above {newest}",
-                    delivery.epoch
-                ));
+                let text = format!("epoch {} of run {run} is not above {newest}", delivery.epoch);
+                return Err(Wrong::Differs(text));
             }
             if let Some(known) = self.model.known.get_mut(&run) {
                 known.epoch = delivery.epoch;
@@ -246,7 +275,7 @@ impl World {
     }
 
     /// A claim that the server carries out and whose answer nobody gets.
-    async fn lose_answer(&mut self, worker: usize, want: usize) -> Result<(), String> {
+    async fn lose_answer(&mut self, worker: usize, want: usize) -> Result<(), Wrong> {
         let by_one_call = !self.workers[worker].lost.is_empty();
         if by_one_call || !self.model.is_plain(want) {
             return Ok(()); // takes more than one call
@@ -261,7 +290,7 @@ impl World {
         );
         sent.lost.push(sent.claims);
         sent.claims += 1;
-        self.queue.ping().await.unwrap(); // on the same connection, so behind the claim
+        self.queue.ping().await?; // on the same connection, so behind the claim
         self.learn_epochs();
         Ok(())
     }
@@ -281,30 +310,26 @@ impl World {
         (!self.held.is_empty()).then(|| self.held.remove(at % self.held.len()))
     }
 
-    async fn ack(&mut self, at: usize) -> Result<(), String> {
+    async fn ack(&mut self, at: usize) -> Result<(), Wrong> {
         let Some(held) = self.take_held(at) else {
             return Ok(());
         };
         let wanted = self.model.ack(held.run, held.delivery.epoch);
-        same(
-            "acknowledged",
-            outcome(held.delivery.ack().await.unwrap()),
-            wanted,
-        )
+        same("acknowledged", outcome(held.delivery.ack().await?), wanted)
     }
 
-    async fn ack_all(&mut self, at: usize) -> Result<(), String> {
+    async fn ack_all(&mut self, at: usize) -> Result<(), Wrong> {
         let rest = self.held.split_off(at % (self.held.len() + 1));
         let mut wanted = Vec::new();
         for held in &rest {
             wanted.push(self.model.ack(held.run, held.delivery.epoch));
         }
         let deliveries = rest.into_iter().map(|held| held.delivery).collect();
-        let settled = queue::ack_all(deliveries).await.unwrap();
+        let settled = queue::ack_all(deliveries).await?;
         same("acknowledged", settled.into_iter().map(outcome).collect(), wanted)
     }
 
-    async fn release(&mut self, at: usize, target: Target) -> Result<(), String> {
+    async fn release(&mut self, at: usize, target: Target) -> Result<(), Wrong> {
         let Some(held) = self.take_held(at) else {
             return Ok(());
         };
@@ -319,10 +344,10 @@ impl World {
             Target::Failed => held.delivery.bury(BuryReason::MaxAttempts, "boom").await,
             Target::Home => held.delivery.hand_back().await,
         };
-        same("released", outcome(settled.unwrap()), wanted)
+        same("released", outcome(settled?), wanted)
     }
 
-    async fn rewrite(&mut self, at: usize) -> Result<(), String> {
+    async fn rewrite(&mut self, at: usize) -> Result<(), Wrong> {
         let Some(mut held) = self.take_held(at) else {
             return Ok(());
         };
@@ -330,7 +355,7 @@ impl World {
         held.delivery.job = before.next_attempt();
         let attempt = held.delivery.job.attempt;
         let wanted = self.model.rewrite(held.run, held.delivery.epoch, attempt);
-        let settled = outcome(held.delivery.rewrite().await.unwrap());
+        let settled = outcome(held.delivery.rewrite().await?);
         if settled == Outcome::Done {
             held.attempt = attempt;
         } else {
@@ -340,7 +365,7 @@ impl World {
         same("rewritten", settled, wanted)
     }
 
-    async fn renew(&mut self, worker: usize, settled: bool) -> Result<(), String> {
+    async fn renew(&mut self, worker: usize, settled: bool) -> Result<(), Wrong> {
         let mine: Vec<&Held> = self.held.iter().filter(|held| held.worker == worker).collect();
         let claims: Vec<_> = mine
             .iter()
@@ -357,11 +382,11 @@ impl World {
             .model
             .renew(&in_hand, self.workers[worker].incarnation, settled);
         self.workers[worker].incarnation = Some(seen);
-        let answers = self.workers[worker].renewer.renew(&claims, LEASE).await.unwrap();
+        let answers = self.workers[worker].renewer.renew(&claims, LEASE).await?;
         same("renewed", answers.into_iter().map(renewed).collect(), wanted)
     }
 
-    fn expire(&mut self, at: usize) -> Result<(), String> {
+    fn expire(&mut self, at: usize) -> Result<(), Wrong> {
         let order = self.model.count();
         let Some((run, expiry)) = nth(&mut self.model.leases, at) else {
             return Ok(());
@@ -370,7 +395,7 @@ impl World {
         self.set_score("lease", run, order)
     }
 
-    fn come_due(&mut self, at: usize) -> Result<(), String> {
+    fn come_due(&mut self, at: usize) -> Result<(), Wrong> {
         let order = self.model.count();
         let Some((run, due)) = nth(&mut self.model.due, at) else {
             return Ok(());
@@ -379,7 +404,7 @@ impl World {
         self.set_score("retry:due", run, order)
     }
 
-    fn set_score(&mut self, suffix: &str, run: Run, score: u64) -> Result<(), String> {
+    fn set_score(&mut self, suffix: &str, run: Run, score: u64) -> Result<(), Wrong> {
         let id = self.runs.iter().find(|(_, other)| **other == run);
         let id = id.map(|(id, _)| id.clone()).unwrap();
         let changed = self
@@ -388,9 +413,9 @@ impl World {
         same("moved", changed, Answer::Number(1))
     }
 
-    async fn sweep(&mut self) -> Result<(), String> {
+    async fn sweep(&mut self) -> Result<(), Wrong> {
         self.raw.call(&["DEL", &self.key("sweep")]);
-        let swept = self.queue.maintenance().sweep().await.unwrap();
+        let swept = self.queue.maintenance().sweep().await?;
         let others = swept.map_or(0, |swept| swept.orphans + swept.restored + swept.dropped);
         same("mended", others, 0)?;
         same(
@@ -400,20 +425,20 @@ impl World {
         )
     }
 
-    async fn audit(&mut self) -> Result<(), String> {
+    async fn audit(&mut self) -> Result<(), Wrong> {
         let elements: usize = self.model.lists.values().map(Vec::len).sum();
         if elements != self.model.known.len() + self.model.undecodable {
             return Ok(()); // copies pushed by hand are an audit's to mend
         }
         let mut maintenance = self.queue.maintenance();
         for _ in 0..2 {
-            same("mended", maintenance.audit().await.unwrap(), 0)?;
+            same("mended", maintenance.audit().await?, 0)?;
         }
         Ok(())
     }
 
-    async fn dead_letter(&mut self, at: usize, requeue: bool) -> Result<(), String> {
-        let letters = self.queue.dead_letters(0, 100).await.unwrap();
+    async fn dead_letter(&mut self, at: usize, requeue: bool) -> Result<(), Wrong> {
+        let letters = self.queue.dead_letters(0, 100).await?;
         same("dead letters", letters.len(), self.model.list(List::Failed).len())?;
         if letters.is_empty() {
             return Ok(());
@@ -424,9 +449,9 @@ impl World {
         let place = items.len() - 1 - at;
         let item = items[place].clone();
         let done = if requeue {
-            self.queue.requeue_dead_letter(&letters[at]).await.unwrap()
+            self.queue.requeue_dead_letter(&letters[at]).await?
         } else {
-            self.queue.drop_dead_letter(&letters[at]).await.unwrap()
+            self.queue.drop_dead_letter(&letters[at]).await?
         };
         match item {
             Item::Job(run, _) if requeue => self.model.requeue(run),
@@ -443,7 +468,7 @@ impl World {
     }
 
     /// All that is in Redis, in one round trip.
-    fn compare(&mut self) -> Result<(), String> {
+    fn compare(&mut self) -> Result<(), Wrong> {
         let keys: Vec<String> = LISTS.iter().map(|(_, suffix, _)| self.key(suffix)).collect();
         let others = ["meta", "body", "lease", "retry:due", "retry:place"].map(|suffix| self.key(suffix));
         let mut commands: Vec<Vec<&str>> = keys.iter().map(|key| vec!["LRANGE", key, "0", "-1"]).collect();
@@ -451,7 +476,7 @@ impl World {
         commands.push(vec!["HLEN", &others[1]]);
         commands.push(vec!["ZRANGE", &others[2], "0", "-1", "WITHSCORES"]);
         commands.push(vec!["ZRANGE", &others[3], "0", "-1", "WITHSCORES"]);
-        commands.push(vec!["HKEYS", &others[4]]);
+        commands.push(vec!["HGETALL", &others[4]]);
         let commands: Vec<&[&str]> = commands.iter().map(Vec::as_slice).collect();
         let answers = self.raw.pipeline(&commands);
         for ((list, suffix, _), answer) in LISTS.iter().zip(&answers) {
@@ -464,12 +489,16 @@ impl World {
         same("bodies", answers[6].text(), known.to_string())?;
         same("leases", self.scores(&answers[7]), self.model.leases.clone())?;
         same("due", self.scores(&answers[8]), self.model.due.clone())?;
-        let mut places: Vec<Run> = answers[9].texts().iter().map(|id| self.runs[id]).collect();
-        places.sort_unstable();
-        same("places", places, self.model.due.keys().copied().collect())
+        let retries = self.model.list(List::Retry).iter().zip(1..);
+        let places = retries.filter_map(|(item, place)| match item {
+            Item::Job(run, _) => Some((*run, place)),
+            _ => None,
+        });
+        let places = places.collect();
+        same("places", self.scores(&answers[9]), places)
     }
 
-    fn compare_metas(&self, metas: &[(String, String)]) -> Result<(), String> {
+    fn compare_metas(&self, metas: &[(String, String)]) -> Result<(), Wrong> {
         same(
             "metas",
             metas.len(),
