@@ -8,6 +8,7 @@ use crate::keys::ListName;
 use crate::reply::{Reply, arg};
 use crate::script;
 use crate::store::Store;
+use domain::breakage::{self, Breakage};
 use domain::{Job, JobId};
 use fred::types::Value;
 use serde_json::json;
@@ -164,6 +165,11 @@ impl Delivery {
     }
 
     async fn settle(&self, script: &script::Script, args: Vec<Value>) -> Result<Reply, QueueError> {
+        let args = if breakage::is(Breakage::SettleWithoutEpoch) {
+            crate::broken::with_present_epoch(&self.store, args).await
+        } else {
+            args
+        };
         let deadline = Instant::now() + SETTLE_PATIENCE;
         let mut pause = SETTLE_PAUSE_MIN;
         loop {

@@ -8,6 +8,7 @@
 //! - Pushing is idempotent by job id; settling is idempotent by epoch: a lost answer may be asked for again.
 //! - No call hangs while Redis is away, and none is repeated behind our back.
 
+mod broken;
 mod bus;
 mod census;
 mod connection;
@@ -17,8 +18,8 @@ mod delivery;
 mod endpoint;
 mod error;
 mod foreign;
-mod intake;
 mod glance;
+mod intake;
 mod keys;
 mod live;
 mod maintenance;
