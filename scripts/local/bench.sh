@@ -5,6 +5,7 @@
 #   scripts/local/bench.sh --quick          few rounds, to see that it works
 #   scripts/local/bench.sh --json FILE      writes the JSON to FILE as well
 #   scripts/local/bench.sh queue            the queue alone, beside plain Redis; takes --quick and --json too
+#   scripts/local/bench.sh --only PART      some parts of: ceilings start memory create way steps idle held
 #
 # PROFILE=dev measures debug builds. The servers' data lies below BENCH_DIR (/var/tmp) on the disk, not in memory.
 set -euo pipefail
@@ -14,7 +15,7 @@ here=$(dirname "${BASH_SOURCE[0]}")
 
 case ${1:-} in
 -h | --help)
-    sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
     exit 0
     ;;
 esac

@@ -5,6 +5,8 @@
 //! is the median of the rounds. Start it with `scripts/local/bench.sh`, which builds all in release mode.
 
 mod ceilings;
+mod cpu;
+mod idle;
 mod load;
 mod monitor;
 mod numbers;
@@ -26,6 +28,10 @@ pub(crate) struct Plan {
     runs: usize,
     /// Time of one round of a ceiling.
     ceiling: Duration,
+    /// Time for which an idle worker's commands are counted.
+    idle: Duration,
+    /// Runs that one worker holds at the same time.
+    held: usize,
 }
 
 const FULL: Plan = Plan {
@@ -34,31 +40,42 @@ const FULL: Plan = Plan {
     starts: 100,
     runs: 100,
     ceiling: Duration::from_secs(3),
+    idle: Duration::from_secs(30),
+    held: 10_000,
 };
 /// To see that all of it works.
 const QUICK: Plan = Plan {
     rounds: 2,
-    pairs: 40,
+    pairs: 200,
     starts: 10,
-    runs: 5,
+    runs: 20,
     ceiling: Duration::from_secs(1),
+    idle: Duration::from_secs(6),
+    held: 200,
 };
 
-const USAGE: &str = "usage: bench [--quick] [--json FILE]";
+/// Parts of the measurement, in their order.
+const PARTS: [&str; 8] = [
+    "ceilings", "start", "memory", "create", "way", "steps", "idle", "held",
+];
+const USAGE: &str = "usage: bench [--quick] [--only PART,PART] [--json FILE]
+parts: ceilings start memory create way steps idle held";
 
 #[tokio::main]
 async fn main() {
     let mut plan = FULL;
     let mut file = None;
+    let mut parts: Vec<String> = PARTS.map(str::to_owned).to_vec();
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--quick" => plan = QUICK,
+            "--only" => parts = only(args.next()),
             "--json" => file = Some(args.next().unwrap_or_else(|| panic!("{USAGE}"))),
             _ => panic!("{USAGE}"),
         }
     }
-    let figures = measure(plan).await;
+    let figures = measure(plan, &parts).await;
     let json = report(&figures);
     println!("{json}");
     if let Some(file) = file {
@@ -66,17 +83,48 @@ async fn main() {
     }
 }
 
+fn only(list: Option<String>) -> Vec<String> {
+    let parts: Vec<String> = list
+        .unwrap_or_else(|| panic!("{USAGE}"))
+        .split(',')
+        .map(str::to_owned)
+        .collect();
+    let known = parts.iter().all(|part| PARTS.contains(&part.as_str()));
+    assert!(known, "{USAGE}");
+    parts
+}
+
 /// All figures, ceilings first: the ratios need them.
-async fn measure(plan: Plan) -> Vec<Figure> {
+async fn measure(plan: Plan, parts: &[String]) -> Vec<Figure> {
+    let wanted = |part: &str| parts.iter().any(|wanted| wanted == part);
     let stores = Stores::start().await;
     let mut figures = Vec::new();
-    let ceilings = ceilings::measure(&stores, plan).await;
-    figures.extend(ceilings.figures());
-    figures.extend(start_times(&stores, plan).await);
-    figures.extend(idle_memory(&stores).await);
-    figures.extend(load::create_and_start(&stores, plan, &ceilings).await);
-    figures.extend(load::way_to_the_worker(&stores, plan).await);
-    figures.extend(load::three_steps(&stores, plan).await);
+    let mut ceilings = None;
+    if wanted("ceilings") {
+        ceilings = Some(ceilings::measure(&stores, plan).await);
+        figures.extend(ceilings.iter().flat_map(ceilings::Ceilings::figures));
+    }
+    if wanted("start") {
+        figures.extend(start_times(&stores, plan).await);
+    }
+    if wanted("memory") {
+        figures.extend(idle_memory(&stores).await);
+    }
+    if wanted("create") {
+        figures.extend(load::create_and_start(&stores, plan, ceilings.as_ref()).await);
+    }
+    if wanted("way") {
+        figures.extend(load::way_to_the_worker(&stores, plan).await);
+    }
+    if wanted("steps") {
+        figures.extend(load::three_steps(&stores, plan).await);
+    }
+    if wanted("idle") {
+        figures.extend(idle::commands(&stores, plan).await);
+    }
+    if wanted("held") {
+        figures.extend(idle::held_runs(&stores, plan).await);
+    }
     figures
 }
 

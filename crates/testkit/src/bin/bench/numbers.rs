@@ -8,10 +8,16 @@ pub(crate) struct Figure {
     name: String,
     unit: &'static str,
     value: f64,
-    /// Largest value that is good.
-    goal: Option<f64>,
+    /// The value that is just good, and whether more is better.
+    goal: Option<(f64, Better)>,
     /// Share of a ceiling, with the ceiling's name.
     ratios: Vec<(&'static str, f64)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Better {
+    Less,
+    More,
 }
 
 impl Figure {
@@ -26,7 +32,12 @@ impl Figure {
     }
 
     pub(crate) fn goal_at_most(mut self, goal: f64) -> Self {
-        self.goal = Some(goal);
+        self.goal = Some((goal, Better::Less));
+        self
+    }
+
+    pub(crate) fn goal_at_least(mut self, goal: f64) -> Self {
+        self.goal = Some((goal, Better::More));
         self
     }
 
@@ -36,9 +47,13 @@ impl Figure {
     }
 
     fn remark(&self) -> String {
-        let goal = self.goal.map(|goal| {
-            let word = if self.value <= goal { "within" } else { "MISSES" };
-            format!("{word} {goal} {}", self.unit)
+        let goal = self.goal.map(|(goal, better)| {
+            let (met, sign) = match better {
+                Better::Less => (self.value <= goal, "<="),
+                Better::More => (self.value >= goal, ">="),
+            };
+            let word = if met { "meets" } else { "MISSES" };
+            format!("{word} {sign} {goal} {}", self.unit)
         });
         let ratios = self
             .ratios
@@ -53,7 +68,13 @@ impl Figure {
             .iter()
             .map(|(of, ratio)| ((*of).to_owned(), json!(ratio)))
             .collect();
-        json!({"name": self.name, "unit": self.unit, "value": self.value, "goal_at_most": self.goal, "ratios": ratios})
+        let goal = |side: Better| {
+            self.goal
+                .filter(|(_, better)| *better == side)
+                .map(|(goal, _)| goal)
+        };
+        json!({"name": self.name, "unit": self.unit, "value": self.value, "goal_at_most": goal(Better::Less),
+               "goal_at_least": goal(Better::More), "ratios": ratios})
     }
 }
 

@@ -36,13 +36,20 @@ pub(crate) struct System {
     pub(crate) worker_ready: Vec<Duration>,
     pub(crate) base: String,
     pub(crate) token: String,
+    database: String,
 }
 
 impl System {
     pub(crate) async fn start(stores: &Stores, workers: usize) -> Self {
+        Self::start_with(stores, workers, &[]).await
+    }
+
+    /// With more settings for the workers.
+    pub(crate) async fn start_with(stores: &Stores, workers: usize, settings: &[(&str, &str)]) -> Self {
         stores.redis.cli(&["FLUSHALL"]);
+        let database = stores.postgres.migrated_database().await;
         let shared = [
-            ("DATABASE_URL", stores.postgres.migrated_database().await),
+            ("DATABASE_URL", database.clone()),
             ("REDIS_URL", stores.redis.url()),
             ("JWT_SECRET", SECRET.to_owned()),
             ("LLM_PRIMARY_PROVIDER", "scripted".to_owned()),
@@ -66,12 +73,14 @@ impl System {
             worker_ready: Vec::new(),
             base,
             token: jwt(SECRET, "bench", Value::Null),
+            database,
         };
         for _ in 0..workers {
             let admin = format!("127.0.0.1:{}", free_port());
             let worker = Program::new(bin("agent-worker"))
                 .envs(shared.clone())
-                .env("WORKER_ADMIN_ADDR", &admin);
+                .env("WORKER_ADMIN_ADDR", &admin)
+                .envs(settings.iter().copied());
             let (worker, ready) = started(worker, &format!("http://{admin}/readyz")).await;
             system.workers.push(worker);
             system.worker_ready.push(ready);
@@ -89,6 +98,35 @@ impl System {
         }
     }
 
+    /// At once: its runs need no orderly end.
+    pub(crate) async fn kill(mut self) {
+        for process in self.workers.iter_mut().chain([&mut self.api]) {
+            process.kill();
+        }
+    }
+
+    /// Transactions of the server that have written something. By their numbers: the counters of its statistics come late.
+    pub(crate) async fn commits(&self) -> f64 {
+        let sql = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint";
+        self.number(sql).await as f64
+    }
+
+    /// Runs in work.
+    pub(crate) async fn executing(&self) -> usize {
+        let sql = "SELECT count(*) FROM agent_runs WHERE status = 'executing'";
+        self.number(sql).await as usize
+    }
+
+    async fn number(&self, sql: &str) -> i64 {
+        let connected = tokio_postgres::connect(&self.database, tokio_postgres::NoTls).await;
+        let (client, connection) = connected.expect("Postgres answers");
+        let connection = tokio::spawn(connection);
+        let row = client.query_one(sql, &[]).await.expect("one row");
+        drop(client);
+        connection.await.expect("no panic").expect("an orderly end");
+        row.get(0)
+    }
+
     /// `/agent/execute`, which must succeed.
     pub(crate) async fn execute(&self, client: &reqwest::Client, body: &Value) -> Value {
         let request = client.post(format!("{}/agent/execute", self.base));
@@ -104,6 +142,12 @@ impl System {
             .execute(client, &json!({"action": "create", "prompt": prompt}))
             .await;
         answer["run_id"].as_str().expect("a run id").to_owned()
+    }
+
+    /// A new run that is started by the same request.
+    pub(crate) async fn create_started(&self, client: &reqwest::Client, prompt: &str) {
+        let body = json!({"action": "create", "prompt": prompt, "auto_start": true});
+        self.execute(client, &body).await;
     }
 
     pub(crate) async fn begin(&self, client: &reqwest::Client, run_id: &str) {
