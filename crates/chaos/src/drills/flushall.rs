@@ -16,6 +16,8 @@ const BEGIN_LIMIT: Duration = Duration::from_mins(5);
 /// The queue drains within this time.
 const END_LIMIT: Duration = Duration::from_mins(20);
 
+const BEGUN: &str = "SELECT count(*) FROM agent_steps WHERE status = 'completed'";
+
 /// How large the drill is.
 #[derive(Debug, Clone, Copy)]
 pub struct Size {
@@ -67,7 +69,6 @@ pub async fn run(place: &Place, size: Size) -> Figures {
     for worker in &system.workers {
         worker.start();
     }
-    const BEGUN: &str = "SELECT count(*) FROM agent_steps WHERE status = 'completed'";
     scene.until(BEGUN, size.running as i64, BEGIN_LIMIT).await;
 
     scene.fault("redis_flushall", "redis", true);

@@ -18,8 +18,15 @@ use crate::script::count;
 use crate::sql::Sql;
 
 const EFFECTS: [&str; 3] = ["pure", "idempotent", "at_most_once"];
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 const ASK_EVERY: Duration = Duration::from_millis(300);
+
+const STALE: &str = "SELECT count(*) FROM agent_steps WHERE settled_epoch < claimed_epoch";
+const FALLS: &str = "SELECT count(*) FROM (SELECT settled_epoch, lag(settled_epoch) OVER
+            (PARTITION BY run_id ORDER BY completed_at) AS before FROM agent_steps WHERE settled_epoch IS NOT NULL) AS s
+        WHERE settled_epoch < before";
+const AFTER: &str = "SELECT count(*) FROM agent_task_logs c JOIN agent_task_logs l USING (run_id)
+        WHERE c.log_type = 'complete' AND l.seq > c.seq";
 
 /// How large the drill is.
 #[derive(Debug, Clone, Copy)]
@@ -73,20 +80,14 @@ pub async fn run(place: &Place, size: Size) -> Figures {
         .number("SELECT count(*) FROM agent_runs WHERE fencing_token > 1")
         .await;
     figures.at_least(stopped, "runs taken over", taken as usize);
-    const STALE: &str = "SELECT count(*) FROM agent_steps WHERE settled_epoch < claimed_epoch";
     figures.none(
         "steps settled by an older claim than the last",
         scene.number(STALE).await as usize,
     );
-    const FALLS: &str = "SELECT count(*) FROM (SELECT settled_epoch, lag(settled_epoch) OVER
-            (PARTITION BY run_id ORDER BY completed_at) AS before FROM agent_steps WHERE settled_epoch IS NOT NULL) AS s
-        WHERE settled_epoch < before";
     figures.none(
         "epochs of settled steps that fall",
         scene.number(FALLS).await as usize,
     );
-    const AFTER: &str = "SELECT count(*) FROM agent_task_logs c JOIN agent_task_logs l USING (run_id)
-        WHERE c.log_type = 'complete' AND l.seq > c.seq";
     figures.none("events after complete", scene.number(AFTER).await as usize);
     scene.rest(scene.stage.system.redis_port, LIMIT).await;
     let remains = scene.end().await;
