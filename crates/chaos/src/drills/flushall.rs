@@ -34,9 +34,9 @@ impl Size {
         think_ms: 75_000,
     };
     pub const SHORT: Self = Self {
-        queued: 200,
+        queued: 100,
         running: 20,
-        think_ms: 8_000,
+        think_ms: 6_000,
     };
 }
 

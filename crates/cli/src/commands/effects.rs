@@ -72,9 +72,12 @@ fn list(console: Console, ledger: &[Value], as_json: bool) -> Result<Code, Failu
 
 /// The id of a step given by number or id.
 fn step_named(ledger: &[Value], name: &str) -> Result<String, Failure> {
-    let named = ledger
-        .iter()
-        .find(|effect| effect["step_id"] == name || effect["step_number"].as_i64().is_some_and(|number| number.to_string() == name));
+    let named = ledger.iter().find(|effect| {
+        effect["step_id"] == name
+            || effect["step_number"]
+                .as_i64()
+                .is_some_and(|number| number.to_string() == name)
+    });
     named
         .and_then(|effect| effect["step_id"].as_str())
         .map(str::to_owned)

@@ -176,7 +176,10 @@ async fn a_job_that_moved_since_it_was_read_is_neither_discarded_nor_reseated() 
     };
     let delivery = bench.claim_one(&bench.consumer("w1")).await;
     let before = bench.snapshot();
-    assert_eq!(bench.queue.discard(std::slice::from_ref(&stale)).await.unwrap(), 0);
+    assert_eq!(
+        bench.queue.discard(std::slice::from_ref(&stale)).await.unwrap(),
+        0
+    );
     assert_eq!(
         bench
             .queue
@@ -188,7 +191,10 @@ async fn a_job_that_moved_since_it_was_read_is_neither_discarded_nor_reseated() 
     assert_eq!(bench.snapshot(), before);
     // It is where it was, but was claimed in between.
     delivery.hand_back().await.unwrap();
-    assert_eq!(bench.queue.discard(std::slice::from_ref(&stale)).await.unwrap(), 0);
+    assert_eq!(
+        bench.queue.discard(std::slice::from_ref(&stale)).await.unwrap(),
+        0
+    );
     assert_eq!(bench.queue.reseat(&[(stale, to_retry.clone())]).await.unwrap(), 0);
 
     let fresh = entry(&bench, &job(1)).await;

@@ -65,7 +65,7 @@ pub(crate) async fn held_runs(stores: &Stores, plan: Plan) -> Vec<Figure> {
         share(cpu::ticks(worker), ticks.1),
     );
     assert_eq!(system.executing().await, plan.held, "all are held still");
-    system.kill().await;
+    system.kill();
     let count = plan.held;
     vec![
         Figure::new(

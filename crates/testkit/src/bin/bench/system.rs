@@ -99,7 +99,7 @@ impl System {
     }
 
     /// At once: its runs need no orderly end.
-    pub(crate) async fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         for process in self.workers.iter_mut().chain([&mut self.api]) {
             process.kill();
         }
