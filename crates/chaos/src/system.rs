@@ -1,7 +1,7 @@
 //! The system under test: real programs, real stores, and a proxy of its own between each program and each store.
 //!
 //! Invariants:
-//! - A program reaches a store only through its own [`FaultProxy`], so one link can fail alone.
+//! - A program reaches a store only through its own [`testkit::FaultProxy`], so one link can fail alone.
 //! - The harness itself (observer, counting tools, load) reaches the stores and programs directly.
 //! - The output of every process is kept in the directory of the system, also of those that were killed.
 

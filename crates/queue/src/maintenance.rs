@@ -17,7 +17,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 /// How often a sweep is worth calling.
-pub const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+pub const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 /// How often an audit is worth calling.
 pub const AUDIT_INTERVAL: Duration = Duration::from_secs(5);
 /// Sweeps closer together than this do nothing.

@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 /// How long a claim waits for the lease of a worker that is probably gone to run out.
 const HELD_PATIENCE: Duration = Duration::from_secs(4);
-const HELD_PAUSE: Duration = Duration::from_millis(200);
+const HELD_PAUSE: Duration = Duration::from_millis(50);
 const LAST_DRIVE_PAUSE: Duration = Duration::from_millis(20);
 /// Pause before a job goes back when Postgres cannot be asked.
 const STORE_AWAY_PAUSE: Duration = Duration::from_secs(1);
