@@ -130,6 +130,7 @@ pub async fn run(order: &Order) -> Found {
     let mut stage = Stage::start(&order.dir, order.seed, temper, |setup| {
         // Dozens of faults hit every run; these limits are tested elsewhere and would only end runs early here.
         setup
+            .own_clock(order.plan.moves_clocks())
             .env("WORKER_MAX_RETRIES", "200")
             .env("WORKER_MAX_CRASHES", "50")
             .env("WORKER_RETRY_BASE_MS", "200")

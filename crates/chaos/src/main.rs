@@ -50,6 +50,8 @@ enum Command {
 #[value(rename_all = "snake_case")]
 enum Faults {
     All,
+    /// All, and the clock of one worker jumps.
+    Clock,
     WorkerKills,
 }
 
@@ -88,6 +90,7 @@ async fn broken(breakage: Breakage, dir: &Path) -> bool {
 async fn whole(args: &Args, seed: u64, dir: &Path) -> bool {
     let plan = match args.faults {
         Faults::All => Plan::all(),
+        Faults::Clock => Plan::with_clock_steps(),
         Faults::WorkerKills => Plan::worker_kills(),
     };
     eprintln!(

@@ -18,7 +18,7 @@ const NOT_DONE: [(&str, &str); 3] = [
     ),
     (
         "clock_step",
-        "a step needs libfaketime (Debian/Ubuntu: apt-get install faketime)",
+        "asked for with --faults clock, and needs libfaketime (Debian/Ubuntu: apt-get install faketime)",
     ),
     (
         "debug_sleep",

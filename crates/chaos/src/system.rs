@@ -31,6 +31,8 @@ pub struct Setup {
     pub dir: PathBuf,
     /// Where the programs are; beside this one when absent.
     pub bin_dir: Option<PathBuf>,
+    /// The first worker gets a clock of its own.
+    pub own_clock: bool,
 }
 
 impl Setup {
@@ -42,12 +44,19 @@ impl Setup {
             env: Vec::new(),
             dir: dir.to_owned(),
             bin_dir: None,
+            own_clock: false,
         }
     }
 
     #[must_use]
     pub fn bin_dir(mut self, dir: Option<&Path>) -> Self {
         self.bin_dir = dir.map(Path::to_owned);
+        self
+    }
+
+    #[must_use]
+    pub fn own_clock(mut self, own_clock: bool) -> Self {
+        self.own_clock = own_clock;
         self
     }
 
@@ -110,7 +119,7 @@ impl Setup {
         });
         env.extend(self.env.clone());
         // One clock that goes wrong among several.
-        let clock = (role == Role::Worker && number == 0)
+        let clock = (self.own_clock && role == Role::Worker && number == 0)
             .then(|| OwnClock::new(&self.dir, &name))
             .flatten();
         env.extend(clock.iter().flat_map(OwnClock::env));
