@@ -7,6 +7,9 @@
 //! - Deliveries are counted before a job runs, so that a crash counts.
 //! - Pushing is idempotent by job id; settling is idempotent by epoch: a lost answer may be asked for again.
 //! - No call hangs while Redis is away, and none is repeated behind our back.
+//!
+//! Written for Redis 7.0 and later. The scripts also keep to what Dragonfly and Valkey allow: a test carries them out
+//! in Lua 5.4 with declared keys only. Those servers themselves have not been tried.
 
 mod broken;
 mod bus;
