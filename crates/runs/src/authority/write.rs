@@ -94,7 +94,7 @@ pub(crate) fn run_row(run: &RunRow, expected_seq: i64) -> Statement {
     Statement::new(UPDATE_RUN, row_params(run, params![expected_seq]))
 }
 
-/// The row, its events, and the projections after them (parameters of [`Projected`]).
+/// The row, its events, and the projections after them (parameters of `Projected`).
 pub(crate) fn run_and_events(
     run: &RunRow,
     expected_seq: i64,
