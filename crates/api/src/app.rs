@@ -117,23 +117,12 @@ impl Parts {
         }
     }
 
-    /// Asks in the background whether the Redis server is fit to hold a queue; an unfit one ends the process with 64.
+    /// A Redis server that is unfit to hold a queue ends the process with 64.
     fn vet_redis(&self, shutdown: &Shutdown) -> CancellationToken {
-        let unfit = CancellationToken::new();
-        if let Some(queue) = self.queue.clone() {
-            let (told, shutdown) = (unfit.clone(), shutdown.clone());
-            let soft = shutdown.soft();
-            let work = async move {
-                let faults = queue.vet_server().await;
-                if !faults.is_empty() {
-                    tracing::error!("invalid settings: {}", faults.join(", "));
-                    told.cancel();
-                    shutdown.begin();
-                }
-            };
-            tokio::spawn(soft.run_until_cancelled_owned(work));
+        match self.queue.clone() {
+            Some(queue) => shutdown.begin_when_unfit(async move { queue.vet_server().await }),
+            None => CancellationToken::new(),
         }
-        unfit
     }
 
     fn spawn_background(&self, options: &Options, shutdown: &Shutdown) {

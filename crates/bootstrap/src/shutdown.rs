@@ -100,6 +100,27 @@ impl Shutdown {
         });
     }
 
+    /// Looks in the background whether the process can be used with its settings, also long after the start. When faults are
+    /// found they are logged, the shutdown begins and the token fires; the process is then to end with
+    /// [`crate::settings::exit::SETTINGS`].
+    pub fn begin_when_unfit<F>(&self, faults: F) -> CancellationToken
+    where
+        F: Future<Output = Vec<String>> + Send + 'static,
+    {
+        let unfit = CancellationToken::new();
+        let (told, this) = (unfit.clone(), self.clone());
+        let work = async move {
+            let faults = faults.await;
+            if !faults.is_empty() {
+                tracing::error!("invalid settings: {}", faults.join(", "));
+                told.cancel();
+                this.begin();
+            }
+        };
+        tokio::spawn(self.soft().run_until_cancelled_owned(work));
+        unfit
+    }
+
     /// Runs a piece of work that shutdown waits for.
     pub fn track<F: Future<Output = ()> + Send + 'static>(&self, work: F) {
         self.tracker.spawn(work);
@@ -136,6 +157,15 @@ mod tests {
         shutdown.soft().cancelled().await;
         assert!(shutdown.drained(Duration::from_secs(5)).await);
         assert_eq!(shutdown.crashed().as_deref(), Some("feeder: no more food"));
+    }
+
+    #[tokio::test]
+    async fn settings_that_turn_out_unusable_begin_the_shutdown_and_usable_ones_do_not() {
+        let shutdown = Shutdown::new();
+        let fit = shutdown.begin_when_unfit(async { vec![] });
+        let unfit = shutdown.begin_when_unfit(async { vec!["PREFIX: wrong".to_owned()] });
+        shutdown.soft().cancelled().await;
+        assert!(unfit.is_cancelled() && !fit.is_cancelled());
     }
 
     #[tokio::test]

@@ -45,7 +45,7 @@ pub use orchestration::{
 pub use outbox::{Backlog, Outbox};
 pub use projectors::projection_hash;
 pub use reader::{BadCursor, LogPage, LogQuery, Reader, RunHead, RunList, RunListQuery, RunParts};
-pub use restore::{Restore, RestoredMessage, RestoredStep, RunSnapshot, StoredTurn};
+pub use restore::{RestoredMessage, RestoredStep, RunSnapshot, StoredTurn};
 pub use runtime_machine::{Refusal, Transition};
 pub use runtime_runs::{
     AppendEvent, Appended, ChainReport, EventWindow, NewRuntimeRun, RuntimeError, RuntimeEvent, RuntimeRun,

@@ -1,8 +1,7 @@
 //! Everything a worker needs to go on with a run: after a claim, a take-over or a resume alike.
 
-use crate::authority::row::{RunRow, column, run_columns};
-use crate::db::Db;
-use crate::db::tx::{Statement, Tx, params};
+use crate::authority::row::{RunRow, column};
+use crate::db::tx::{Statement, params};
 use crate::store::StoreError;
 use domain::action::{Action, Turn};
 use domain::ids::{MessageId, RunId, StepId, UserId};
@@ -15,7 +14,6 @@ use serde_json::Value;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-const RUN: &str = concat!("SELECT ", run_columns!(), " FROM agent_runs WHERE id = $1");
 const TASK: &str = "SELECT prompt, plan FROM agent_runs WHERE id = $1";
 const CONNECTORS: &str =
     "SELECT connector_id FROM agent_run_connectors WHERE run_id = $1 ORDER BY position, connector_id";
@@ -85,34 +83,6 @@ pub struct RunSnapshot {
     pub traceparent: String,
 }
 
-/// Loads runs for workers.
-#[derive(Debug, Clone)]
-pub struct Restore {
-    db: Db,
-}
-
-impl Restore {
-    pub fn new(db: Db) -> Self {
-        Self { db }
-    }
-
-    /// The run's stored state, or nothing when there is no such run.
-    pub async fn load(&self, run_id: RunId) -> Result<Option<RunSnapshot>, StoreError> {
-        let mut reads = vec![
-            Statement::new(SNAPSHOT, vec![]),
-            Statement::new(RUN, params![run_id.0]),
-        ];
-        reads.extend(rest_of(run_id));
-        let (tx, rows) = Tx::begin(&self.db, reads).await?;
-        tx.roll_back().await?;
-        let [_, run, rest @ ..] = &rows[..] else {
-            return Err(StoreError::row("two answers expected"));
-        };
-        let Some(row) = run.first() else { return Ok(None) };
-        snapshot(RunRow::read(row)?, rest).map(Some)
-    }
-}
-
 /// The reads behind a run's row, for [`snapshot`].
 pub(crate) fn rest_of(run_id: RunId) -> Vec<Statement> {
     [TASK, CONNECTORS, TURNS, STEPS, MESSAGES]
@@ -146,9 +116,6 @@ pub(crate) fn snapshot(run: RunRow, rest: &[Vec<Row>]) -> Result<RunSnapshot, St
         run: run.state,
     })
 }
-
-/// All reads of a load see one moment.
-const SNAPSHOT: &str = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY";
 
 fn parsed<T: DeserializeOwned>(value: Value) -> Result<T, StoreError> {
     serde_json::from_value(value).map_err(|fault| StoreError::row(fault.to_string()))

@@ -9,7 +9,6 @@ use crate::job_processor::JobProcessor;
 use crate::lease::LeaseThread;
 use crate::obey::Obey;
 use crate::upkeep::Upkeep;
-use crate::vet::vet;
 use crate::watchdog::{self, Watchdog};
 use bootstrap::Shutdown;
 use bootstrap::http::{HttpLimits, serve};
@@ -135,7 +134,8 @@ impl App {
             redis,
             worker: processor.worker.clone(),
         };
-        let unfit = vet(processor.queue.clone(), &shutdown);
+        let queue = processor.queue.clone();
+        let unfit = shutdown.begin_when_unfit(async move { queue.vet_server().await });
         shutdown.spawn("intake", intake.run());
         shutdown.spawn("watchdog", watchdog.run(shutdown.soft()));
         drain(&shutdown, &processor, grace).await;

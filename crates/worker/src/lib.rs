@@ -31,6 +31,5 @@ pub mod sandbox;
 pub mod settle;
 pub mod snapshot;
 pub mod upkeep;
-pub mod vet;
 pub mod watchdog;
 pub mod workspace;

@@ -5,7 +5,7 @@ use domain::job::Job;
 use domain::run::StepStatus;
 use domain::status::RunStatus;
 use domain::tool::{ArtifactRef, ToolResult};
-use runs::{Orchestration, Restore, RunLimits, RunParts};
+use runs::{Claimed, Orchestration, RunLimits, RunParts};
 use serde_json::json;
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ fn with_file(path: &str) -> ToolResult {
 
 impl crate::support::Store {
     /// One settled and one running step, then the worker is lost and another takes over.
-    async fn taken_over(&self) -> (Job, i64, [StepId; 2]) {
+    async fn taken_over(&self) -> (Job, Claimed, [StepId; 2]) {
         let job = self.created(true).await.enqueue.unwrap();
         let first = self.claim(&job, "a").await.unwrap();
         let [done, open] = [step_id(), step_id()];
@@ -37,7 +37,7 @@ impl crate::support::Store {
         self.progress(job.run_id, first.epoch, work).await.unwrap();
         self.lease_runs_out(job.run_id).await;
         let second = self.claim(&job, "b").await.unwrap();
-        (job, second.epoch, [done, open])
+        (job, second, [done, open])
     }
 }
 
@@ -97,12 +97,8 @@ async fn a_step_has_one_call_one_result_and_its_files() {
 #[tokio::test]
 async fn a_take_over_finds_everything_that_was_stored() {
     let store = store().await;
-    let (job, _, steps) = store.taken_over().await;
-    let found = Restore::new(store.db.clone())
-        .load(job.run_id)
-        .await
-        .unwrap()
-        .unwrap();
+    let (_, claimed, steps) = store.taken_over().await;
+    let found = claimed.snapshot;
     assert_eq!(found.prompt, "List files");
     assert_eq!(found.connector_ids, ["github", "slack"]);
     assert_eq!(found.plan.as_ref().unwrap().total_phases(), 2);
@@ -133,7 +129,7 @@ async fn a_take_over_finds_everything_that_was_stored() {
 #[tokio::test]
 async fn a_step_started_again_keeps_its_id_and_its_one_call() {
     let store = store().await;
-    let (job, epoch, [_, open]) = store.taken_over().await;
+    let (job, Claimed { epoch, .. }, [_, open]) = store.taken_over().await;
     let again = vec![Change::StepRestarted { step_id: open }];
     let restarted = store.progress(job.run_id, epoch, again).await.unwrap();
     assert!(restarted.events.is_empty(), "its call is in the log already");
@@ -142,11 +138,8 @@ async fn a_step_started_again_keeps_its_id_and_its_one_call() {
     assert_eq!(events[0].message, "shell failed: exit code 1");
     let calls = "SELECT count(*) FROM agent_task_logs WHERE metadata->>'event' = 'tool_call'";
     assert_eq!(store.count(calls).await, 2);
-    let found = Restore::new(store.db.clone())
-        .load(job.run_id)
-        .await
-        .unwrap()
-        .unwrap();
+    store.lease_runs_out(job.run_id).await;
+    let found = store.claim(&job, "c").await.unwrap().snapshot;
     assert_eq!(
         (found.steps[1].retry_count, found.steps[1].status),
         (1, StepStatus::Failed)

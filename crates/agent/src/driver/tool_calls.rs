@@ -1,0 +1,175 @@
+//! Tool calls: started, called, settled; and what becomes of those whose outcome nobody knows.
+
+use super::{Driver, Flow, OnUnknown, Outcome};
+use crate::ports::{Model, RemoteTools, RunLog, Sandbox, Workspace};
+use crate::snapshot::{Snapshot, step_id};
+use crate::step::{ask_outcome, called, idempotency_key, outcome_unknown, said_to_user, start_step};
+use crate::supervisor::{DueTool, Next, Supervisor};
+use crate::tools::{self, Call, ToolError};
+use domain::change::Change;
+use domain::run::StepStatus;
+use domain::{Effect, ToolResult};
+
+/// Why the outcome of a step begun by another claim is not known.
+const WORKER_LOST: &str = "worker was lost during the call";
+
+impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M, W, S, R, L> {
+    /// What can go into the commit of what it follows: the whole step of a tool that does nothing outside, and the start of
+    /// the next one that does: a round trip less for each, and nothing is lost by it. One that must not be repeated is
+    /// claimed right before its call, so that little else can happen in between.
+    pub(super) fn ride_along(
+        &self,
+        snapshot: &mut Snapshot,
+        machine: &mut Supervisor,
+        next: &mut Vec<Change>,
+    ) {
+        while let Next::RunTool(due) = machine.next()
+            && !self.soft.is_cancelled()
+            && snapshot.step(due.turn, due.action).is_none()
+        {
+            let effect = self.effect_of(&due);
+            if effect == Effect::AtMostOnce {
+                return;
+            }
+            next.push(start_step(snapshot, &due, effect));
+            let (tool_name, tool_input) = called(&due);
+            let Some(result) = tools::result_within(&tool_name, &tool_input) else {
+                return;
+            };
+            let (stored, ending) = settled(snapshot, machine, &due, (result, 0));
+            next.extend(stored);
+            next.extend(ending);
+        }
+    }
+
+    fn effect_of(&self, due: &DueTool) -> Effect {
+        let (tool_name, tool_input) = called(due);
+        self.tools.effect_of(&tool_name, &tool_input)
+    }
+
+    pub(super) async fn run_tool(
+        &self,
+        snapshot: &mut Snapshot,
+        machine: &mut Supervisor,
+        due: &DueTool,
+    ) -> Flow<()> {
+        let id = step_id(snapshot.run_id, due.turn, due.action);
+        let effect = self.effect_of(due);
+        match snapshot.step_mut(due.turn, due.action) {
+            None => {
+                let started = start_step(snapshot, due, effect);
+                self.commit(vec![started]).await?;
+            }
+            Some(step) if step.started_here => {}
+            Some(step) if effect == Effect::AtMostOnce && step.status == StepStatus::Running => {
+                return self.unknown(snapshot, machine, due, WORKER_LOST).await;
+            }
+            Some(step) => {
+                step.started_here = true;
+                self.commit(vec![Change::StepRestarted { step_id: id }]).await?;
+            }
+        }
+        if !self.log.is_held() {
+            return Err(Outcome::LeaseLost);
+        }
+        let begun = self.clock.now();
+        let called = self.call(snapshot, due).await;
+        let duration_ms = self.clock.now().duration_since(begun).as_millis() as i64;
+        match called {
+            Ok(result) => self.settle(snapshot, machine, due, (result, duration_ms)).await,
+            Err(ToolError::ToModel(result)) => {
+                self.settle(snapshot, machine, due, (*result, duration_ms)).await
+            }
+            Err(ToolError::Cancelled) => Err(Outcome::LeaseLost),
+            Err(ToolError::Retry(error)) => {
+                self.commit(vec![Change::StepReset { step_id: id }]).await?;
+                Err(Outcome::retry(error))
+            }
+            Err(ToolError::Unknown(reason)) if effect == Effect::AtMostOnce => {
+                self.unknown(snapshot, machine, due, &reason).await
+            }
+            Err(ToolError::Unknown(error)) => Err(Outcome::retry(error)),
+        }
+    }
+
+    async fn call(&self, snapshot: &Snapshot, due: &DueTool) -> Result<ToolResult, ToolError> {
+        let (tool_name, tool_input) = called(due);
+        let call = Call {
+            run_id: snapshot.run_id,
+            step_id: step_id(snapshot.run_id, due.turn, due.action),
+            user_id: &snapshot.user_id,
+            tool_name: &tool_name,
+            tool_input: &tool_input,
+            idempotency_key: &idempotency_key(snapshot.run_id, due),
+            epoch: self.epoch,
+        };
+        self.tools.call(&call, &self.cancel).await
+    }
+
+    /// The call must not be repeated, and nobody here knows whether it took effect.
+    async fn unknown(
+        &self,
+        snapshot: &mut Snapshot,
+        machine: &mut Supervisor,
+        due: &DueTool,
+        reason: &str,
+    ) -> Flow<()> {
+        let id = step_id(snapshot.run_id, due.turn, due.action);
+        tracing::warn!(run_id = %snapshot.run_id, step_id = %id, reason, "outcome of a tool call unknown");
+        match self.on_unknown {
+            OnUnknown::Ask => {
+                self.commit(ask_outcome(id, due, self.epoch, reason)).await?;
+                Err(Outcome::Waiting)
+            }
+            OnUnknown::TellModel => {
+                self.settle(snapshot, machine, due, (outcome_unknown(reason), 0))
+                    .await
+            }
+        }
+    }
+
+    async fn settle(
+        &self,
+        snapshot: &mut Snapshot,
+        machine: &mut Supervisor,
+        due: &DueTool,
+        (result, duration_ms): (ToolResult, i64),
+    ) -> Flow<()> {
+        let (stored, mut next) = settled(snapshot, machine, due, (result, duration_ms));
+        self.ride_along(snapshot, machine, &mut next);
+        self.commit_unless_paused(stored, next).await
+    }
+}
+
+/// Takes a result into snapshot and machine; gives what has happened, and the change of status it leads to.
+fn settled(
+    snapshot: &mut Snapshot,
+    machine: &mut Supervisor,
+    due: &DueTool,
+    (result, duration_ms): (ToolResult, i64),
+) -> (Vec<Change>, Vec<Change>) {
+    let status = if result.success {
+        StepStatus::Completed
+    } else {
+        StepStatus::Failed
+    };
+    let settled = Change::StepSettled {
+        step_id: step_id(snapshot.run_id, due.turn, due.action),
+        status,
+        result: result.clone(),
+        duration_ms,
+    };
+    // A settled step starts the count of attempts again, in the store as here.
+    snapshot.attempt = 1;
+    let said = said_to_user(snapshot, due, &result);
+    if let Some(step) = snapshot.step_mut(due.turn, due.action) {
+        step.status = status;
+        step.result = Some(result.clone());
+    }
+    let applied = machine.on_result(&result);
+    let stored = std::iter::once(settled)
+        .chain(said)
+        .chain(applied.changes)
+        .collect();
+    (stored, applied.ending)
+}
