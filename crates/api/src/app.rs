@@ -3,9 +3,9 @@
 //! The listeners answer from the first moment: while the store is not usable yet, liveness is 200, readiness 503 and
 //! routes answer 503. A store that stays away for `STARTUP_TIMEOUT_SECONDS` ends the process with 69.
 
-use crate::auth::Authenticator;
 use crate::auth::jwks::KeySet;
 use crate::auth::jwt::{Rules, Verifier};
+use crate::auth::{Authenticator, Tickets};
 use crate::config::{JwtOptions, Options};
 use crate::cors::Cors;
 use crate::delivery::Delivery;
@@ -24,7 +24,7 @@ use bootstrap::http::{self, HttpLimits};
 use bootstrap::settings::exit;
 use domain::{Clock, Ids, SystemClock, SystemIds};
 use queue::{LiveBus, Queue};
-use runs::{ApiKeys, Db, Orchestration, Outbox, Reader, RuntimeRuns};
+use runs::{ApiKeys, Db, Orchestration, Outbox, Reader, RuntimeRuns, SigningKeys};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -117,6 +117,11 @@ impl Parts {
         }
     }
 
+    fn tickets(&self, options: &Options) -> Tickets {
+        let ttl = Duration::from_secs(options.server.stream_ticket_ttl_seconds);
+        Tickets::new(SigningKeys::new(self.db.clone()), self.clock.clone(), ttl)
+    }
+
     /// A Redis server that is unfit to hold a queue ends the process with 64.
     fn vet_redis(&self, shutdown: &Shutdown) -> CancellationToken {
         match self.queue.clone() {
@@ -145,6 +150,7 @@ impl Parts {
         );
         let app = App {
             auth: self.authenticator(&options.jwt),
+            tickets: self.tickets(options),
             orchestration: Orchestration::new(self.db.clone(), self.clock.clone(), self.ids.clone()),
             reader,
             delivery: self.delivery.clone(),

@@ -1,6 +1,6 @@
 //! What handlers work with: small parts, each of which is a cheap clone.
 
-use crate::auth::{Authenticator, INTERNAL_SCOPE, Principal};
+use crate::auth::{Authenticator, INTERNAL_SCOPE, Principal, Tickets};
 use crate::config::WriteMode;
 use crate::delivery::Delivery;
 use crate::error::Problem;
@@ -29,6 +29,7 @@ pub struct Limits {
 #[derive(Debug, Clone)]
 pub struct App {
     pub auth: Authenticator,
+    pub tickets: Tickets,
     pub orchestration: Orchestration,
     pub reader: Reader,
     pub delivery: Delivery,

@@ -82,6 +82,11 @@ pub fn log_channel(run_id: RunId) -> String {
     format!("{LOG_CHANNEL_PREFIX}{run_id}")
 }
 
+/// The last line of thought of a run.
+pub(crate) fn thinking(run_id: RunId) -> String {
+    format!("run:{run_id}:thinking")
+}
+
 /// The keys under one prefix.
 #[derive(Debug, Clone)]
 pub(crate) struct Keys {

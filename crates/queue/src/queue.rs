@@ -20,6 +20,8 @@ use std::time::Duration;
 
 /// Life of `worker:heartbeat` without a further beat.
 const HEARTBEAT_TTL: Duration = Duration::from_secs(30);
+/// Life of `run:{run_id}:thinking`.
+const THINKING_TTL: Duration = Duration::from_secs(30);
 /// Workers that have not beaten for this long leave `jobs:workers`.
 const WORKER_FORGOTTEN_MS: i64 = 60_000;
 /// Most jobs of one push script.
@@ -190,6 +192,26 @@ impl Queue {
         )
         .await
         .map(drop)
+    }
+
+    /// Shows a line of thought on the run's channel and keeps it for viewers who come within 30 s.
+    pub async fn think(&self, run_id: RunId, content: &str) -> Result<(), QueueError> {
+        let pipeline = self.store.connection().with(Patience::Brief).pipeline();
+        let payload = serde_json::json!({"type": "thinking", "run_id": run_id, "content": content});
+        let queued = async {
+            let ttl = Some(Expiration::EX(THINKING_TTL.as_secs() as i64));
+            let key = keys::thinking(run_id);
+            let () = pipeline.set(key, content, ttl, None, false).await?;
+            let () = pipeline.publish(log_channel(run_id), payload.to_string()).await?;
+            pipeline.all::<Value>().await
+        };
+        measured("think", queued).await.map(drop)
+    }
+
+    /// The line of thought of the last 30 s.
+    pub async fn thought(&self, run_id: RunId) -> Result<Option<String>, QueueError> {
+        let client = self.store.connection().with(Patience::Brief);
+        measured("thought", client.get(keys::thinking(run_id))).await
     }
 
     /// Tells all workers to look at this run in Postgres now.

@@ -81,6 +81,16 @@ fn hash(key: &str) -> String {
     hex(&Sha256::digest(key.as_bytes()))
 }
 
+/// Unpredictable bytes for a secret.
+pub(crate) fn random_secret() -> Result<[u8; SECRET_BYTES], StoreError> {
+    let mut secret = [0u8; SECRET_BYTES];
+    rustls::crypto::aws_lc_rs::default_provider()
+        .secure_random
+        .fill(&mut secret)
+        .map_err(|_| StoreError::Unavailable(Fault::Row("no randomness from the system".to_owned())))?;
+    Ok(secret)
+}
+
 fn read(row: &Row) -> Result<ApiKey, StoreError> {
     let role: &str = column(row, "role")?;
     Ok(ApiKey {
@@ -102,11 +112,7 @@ impl ApiKeys {
 
     /// Makes a key.
     pub async fn create(&self, user: &UserId, name: &str, is_admin: bool) -> Result<NewApiKey, StoreError> {
-        let mut secret = [0u8; SECRET_BYTES];
-        rustls::crypto::aws_lc_rs::default_provider()
-            .secure_random
-            .fill(&mut secret)
-            .map_err(|_| StoreError::Unavailable(Fault::Row("no randomness from the system".to_owned())))?;
+        let secret = random_secret()?;
         let key = format!("{KEY_PREFIX}{}", URL_SAFE_NO_PAD.encode(secret));
         let shown: String = key.chars().take(SHOWN_CHARS).collect();
         let role = if is_admin { "admin" } else { "user" };

@@ -9,7 +9,7 @@
 //! | [`runtime_runs`] | runs of `/internal/v1`: create, append, get |
 //! | [`reader`] | read views of the public API, streams and lists |
 //! | [`outbox`], [`sweep`], [`leases`], [`restore`] | what relay, reconciler and workers ask |
-//! | [`api_keys`], [`credits`] | who may come in, what may be spent |
+//! | [`api_keys`], [`signing`], [`credits`] | who may come in, what may be spent |
 //!
 //! Invariants:
 //! - One command is one transaction: run row, events, their twins in `runtime.run_events`, projections and
@@ -31,6 +31,7 @@ pub mod reader;
 pub mod restore;
 pub mod runtime_machine;
 pub mod runtime_runs;
+pub mod signing;
 pub mod store;
 pub mod sweep;
 
@@ -51,5 +52,6 @@ pub use runtime_runs::{
     AppendEvent, Appended, ChainReport, EventWindow, NewRuntimeRun, RuntimeError, RuntimeEvent, RuntimeRun,
     RuntimeRuns,
 };
+pub use signing::SigningKeys;
 pub use store::{Fault, StoreError};
 pub use sweep::{LiveRun, Overdue, Sweep};

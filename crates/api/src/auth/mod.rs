@@ -1,9 +1,12 @@
-//! Who is asking: `Authorization: Bearer <JWT or API key>`, and nothing in the query string.
+//! Who is asking: `Authorization: Bearer <JWT or API key>`, and nothing in the query string but a stream's [`ticket`].
 //!
 //! The refusals are a closed list, checked in the order of [`Refusal`]; each is a 401 with its own text and code.
 
 pub mod jwks;
 pub mod jwt;
+pub mod ticket;
+
+pub use ticket::{Spectator, Tickets};
 
 use crate::error::Problem;
 use crate::fields::Fields;
@@ -44,6 +47,8 @@ pub enum Refusal {
     KeySetUnavailable,
     Expired,
     NoUserId,
+    /// Not in the table of tokens: only streams take tickets, and only without a token.
+    Ticket,
 }
 
 impl Refusal {
@@ -57,6 +62,7 @@ impl Refusal {
             Self::KeySetUnavailable => "authentication_failed",
             Self::Expired => "token_expired",
             Self::NoUserId => "no_user_id",
+            Self::Ticket => "invalid_ticket",
         }
     }
 
@@ -70,6 +76,7 @@ impl Refusal {
             Self::KeySetUnavailable => "Authentication failed",
             Self::Expired => "Token expired",
             Self::NoUserId => "Invalid token: no user ID",
+            Self::Ticket => "Invalid or expired ticket",
         }
     }
 }

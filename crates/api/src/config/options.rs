@@ -46,6 +46,9 @@ pub struct ServerOptions {
     /// Let `create` enqueue unless `auto_start` is false.
     #[arg(long, env = "AGENT_CREATE_AUTOSTART", default_value_t = false, action = ArgAction::Set)]
     pub agent_create_autostart: bool,
+    /// Life of a ticket for the streams of a run, in seconds.
+    #[arg(long, env = "STREAM_TICKET_TTL_SECONDS", default_value_t = 300)]
+    pub stream_ticket_ttl_seconds: u64,
     /// Retries of a new run after its first attempt.
     #[arg(long, env = "WORKER_MAX_RETRIES", default_value_t = 3)]
     pub worker_max_retries: u32,

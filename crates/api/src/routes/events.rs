@@ -1,16 +1,17 @@
 //! `GET /agent/run/{run_id}/events`: a page as JSON, or the named stream when the client accepts SSE.
 
 use super::stream;
-use crate::auth::{Principal, User};
+use crate::auth::{Principal, Spectator, User};
 use crate::error::Problem;
 use crate::extract::{Query, RunPath};
 use crate::fields::Fields;
 use crate::state::App;
 use crate::stream::frames::Form;
-use axum::extract::State;
+use axum::extract::{FromRequestParts, State};
 use axum::response::{IntoResponse, Response};
 use domain::RunId;
 use domain::wire::named_data;
+use http::request::Parts;
 use http::{HeaderMap, header};
 use runs::reader::RunParts;
 use serde_json::{Value, json};
@@ -20,7 +21,7 @@ const MAX_LIMIT: i64 = 1000;
 
 pub async fn events(
     State(app): State<App>,
-    User(principal): User,
+    EventsCaller(principal): EventsCaller,
     RunPath(run): RunPath,
     query: Query,
     headers: HeaderMap,
@@ -29,6 +30,23 @@ pub async fn events(
         return stream::open(&app, &principal, run, &headers, (&query, Form::Named)).await;
     }
     page(&app, &principal, run, &query).await
+}
+
+/// A ticket is for the stream alone, not for the page.
+#[derive(Debug)]
+pub struct EventsCaller(Principal);
+
+impl FromRequestParts<App> for EventsCaller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        if accepts_sse(&parts.headers) {
+            let Spectator(principal) = Spectator::from_request_parts(parts, app).await?;
+            return Ok(Self(principal));
+        }
+        let User(principal) = User::from_request_parts(parts, app).await?;
+        Ok(Self(principal))
+    }
 }
 
 fn accepts_sse(headers: &HeaderMap) -> bool {

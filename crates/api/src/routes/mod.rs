@@ -9,6 +9,8 @@ pub mod logs;
 pub mod runtime;
 pub mod status;
 pub mod stream;
+pub mod thinking;
+pub mod ticket;
 
 use crate::edge::{self, Edge};
 use crate::error::Problem;
@@ -30,6 +32,8 @@ pub fn public(app: App, edge: Edge) -> Router {
         .route("/agent/logs/{run_id}/stream", get(stream::default_form))
         .route("/agent/run/{run_id}/stream", get(stream::named_form))
         .route("/agent/run/{run_id}/events", get(events::events))
+        .route("/agent/run/{run_id}/thinking", post(thinking::think))
+        .route("/agent/run/{run_id}/ticket", post(ticket::issue))
         .route("/agent/run/{run_id}", get(status::one))
         .route("/agent/run/{run_id}/effects", get(effects::list))
         .route("/agent/run/{run_id}/effects/{step_id}", post(effects::settle))

@@ -1,6 +1,7 @@
 //! The SSE routes: ownership, cursor table, headers; everything after the first byte is [`crate::stream`]'s.
 
-use crate::auth::{Principal, User};
+use super::thinking;
+use crate::auth::{Principal, Spectator};
 use crate::error::Problem;
 use crate::extract::{Query, RunPath};
 use crate::state::App;
@@ -18,7 +19,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 /// `GET /agent/logs/{run_id}/stream`.
 pub async fn default_form(
     State(app): State<App>,
-    User(principal): User,
+    Spectator(principal): Spectator,
     RunPath(run): RunPath,
     query: Query,
     headers: HeaderMap,
@@ -29,7 +30,7 @@ pub async fn default_form(
 /// `GET /agent/run/{run_id}/stream`.
 pub async fn named_form(
     State(app): State<App>,
-    User(principal): User,
+    Spectator(principal): Spectator,
     RunPath(run): RunPath,
     query: Query,
     headers: HeaderMap,
@@ -75,7 +76,9 @@ async fn stream(app: &App, run: RunId, after: i64, form: Form) -> Response {
         stop: app.stop.clone(),
     };
     let attached = app.tails.attach(run).await;
-    let viewer = Viewer::new(attached, after, setting);
+    let mut viewer = Viewer::new(attached, after, setting);
+    // After the subscription, so that a line comes this way or live; the viewer drops what comes both ways.
+    viewer.greet(thinking::fresh(app, run, form).await);
     let counted = Counted::new();
     let frames = viewer.into_stream().inspect(move |_| counted.touch());
     let mut response = Response::new(Body::from_stream(frames));

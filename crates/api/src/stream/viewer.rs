@@ -26,6 +26,9 @@ const READ_AGAIN: Duration = Duration::from_millis(500);
 /// Reconnects after a shutdown are spread over this.
 const RECONNECT_SPREAD_MS: u64 = 3000;
 
+/// How long after a greeting the same frame may come live.
+const GREETING_ECHO: Duration = Duration::from_secs(1);
+
 /// How often a silent stream shows that it lives.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
@@ -66,6 +69,8 @@ pub struct Viewer<S: EventStore, B: LiveBus> {
     last_sent: Instant,
     last_beat: Instant,
     failing_since: Option<Instant>,
+    /// The greeting, as long as it may come again.
+    greeted: Option<(Bytes, Instant)>,
 }
 
 /// Why a waiting viewer goes on.
@@ -97,12 +102,20 @@ impl<S: EventStore, B: LiveBus> Viewer<S, B> {
             last_sent: Instant::now(),
             last_beat: Instant::now(),
             failing_since: None,
+            greeted: None,
         }
     }
 
-    /// Adds a frame to be sent right after the opening.
+    /// Adds a frame to be sent right after the opening. The same frame coming live at about the same time is left out:
+    /// it is the same message.
     pub fn greet(&mut self, frame: Option<Bytes>) {
+        self.greeted = frame.clone().map(|frame| (frame, Instant::now()));
         self.pending.extend(frame);
+    }
+
+    fn is_greeting(&mut self, frame: &Bytes) -> bool {
+        let known = self.greeted.take_if(|(greeting, _)| greeting == frame);
+        known.is_some_and(|(_, at)| at.elapsed() < GREETING_ECHO)
     }
 
     pub fn run(&self) -> RunId {
@@ -166,7 +179,11 @@ impl<S: EventStore, B: LiveBus> Viewer<S, B> {
         self.pending.extend(look.frames);
         // Nothing follows `complete`.
         if !self.ended {
-            self.pending.extend(look.transients);
+            for frame in look.transients {
+                if !self.is_greeting(&frame) {
+                    self.pending.push_back(frame);
+                }
+            }
         }
         !self.pending.is_empty()
     }

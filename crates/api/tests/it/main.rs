@@ -16,3 +16,4 @@ mod keys;
 mod process;
 mod streams;
 mod streams_faults;
+mod tickets;

@@ -95,7 +95,9 @@ async fn fifty_starts_at_once_lead_to_one_execution() {
     let system = Setup::workers(2).start().await;
     // Long enough that the last of the fifty finds the run at work: a start after its end is refused.
     let slow = json!({"type": "sleep", "ms": 5000});
-    let run = system.create(&script(&[slow, message("one"), message("two")])).await;
+    let run = system
+        .create(&script(&[slow, message("one"), message("two")]))
+        .await;
     let starts = (0..50).map(|_| system.act("start", &run));
     let answers = futures::future::join_all(starts).await;
     for answer in &answers {

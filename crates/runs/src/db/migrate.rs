@@ -39,6 +39,7 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!("0002_runtime"),
     migration!("0003_access"),
     migration!("0004_effects"),
+    migration!("0005_signing_keys"),
 ];
 
 /// Tables of schema `runtime` that must exist afterwards.
