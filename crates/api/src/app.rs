@@ -22,7 +22,7 @@ use axum::Router;
 use bootstrap::Shutdown;
 use bootstrap::http::{self, HttpLimits};
 use bootstrap::settings::exit;
-use domain::{Clock, Ids, SystemClock, SystemIds};
+use domain::{Clock, Ids, Redactor, SystemClock, SystemIds};
 use queue::{LiveBus, Queue};
 use runs::{ApiKeys, Db, Orchestration, Outbox, Reader, RuntimeRuns, SigningKeys};
 use std::net::SocketAddr;
@@ -71,6 +71,7 @@ struct Parts {
     health: Health,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn Ids>,
+    redactor: Arc<Redactor>,
 }
 
 impl Parts {
@@ -88,6 +89,7 @@ impl Parts {
             health: Health::new(&options.server.api_version, shutdown.soft()),
             clock: Arc::new(SystemClock),
             ids: Arc::new(SystemIds),
+            redactor: Arc::new(options.redactor()),
             db,
             queue,
             live,
@@ -140,9 +142,14 @@ impl Parts {
         }
     }
 
+    fn orchestration(&self) -> Orchestration {
+        Orchestration::new(self.db.clone(), self.clock.clone(), self.ids.clone())
+            .with_redactor(self.redactor.clone())
+    }
+
     fn public(&self, options: &Options, shutdown: &Shutdown) -> Router {
         let reader = Reader::new(self.db.clone());
-        let bus = RedisBus(self.live.clone());
+        let bus = RedisBus::new(self.live.clone(), self.redactor.clone());
         let tails = Tails::new(RunEvents(reader.clone()), bus, self.clock.clone());
         shutdown.spawn(
             "stream reconciler",
@@ -151,7 +158,7 @@ impl Parts {
         let app = App {
             auth: self.authenticator(&options.jwt),
             tickets: self.tickets(options),
-            orchestration: Orchestration::new(self.db.clone(), self.clock.clone(), self.ids.clone()),
+            orchestration: self.orchestration(),
             reader,
             delivery: self.delivery.clone(),
             queue: self.queue.clone(),
@@ -166,6 +173,7 @@ impl Parts {
             },
             clock: self.clock.clone(),
             ids: self.ids.clone(),
+            redactor: self.redactor.clone(),
             stop: shutdown.soft(),
         };
         let cors = Cors::parse(&options.server.cors_origins).unwrap_or(Cors::Listed(vec![]));
@@ -188,7 +196,8 @@ impl Parts {
                 build_sha: options.runtime.runtime_build_sha.clone(),
                 started_at: Instant::now(),
             }),
-            runs: RuntimeRuns::new(self.db.clone(), self.clock.clone(), self.ids.clone()),
+            runs: RuntimeRuns::new(self.db.clone(), self.clock.clone(), self.ids.clone())
+                .with_redactor(self.redactor.clone()),
             delivery: self.delivery.clone(),
             health: self.health.clone(),
             write_mode: options.write_mode(),

@@ -26,7 +26,9 @@ fn main() -> ExitCode {
 async fn dispatch(cli: Cli) -> std::io::Result<u8> {
     match cli.command {
         None => {
-            bootstrap::telemetry::init(cli.options.log_filter());
+            let redactor = cli.options.redactor();
+            let scrub = Box::new(move |name: &str, text: &str| redactor.log_field(name, text));
+            bootstrap::telemetry::init(cli.options.log_filter(), scrub);
             if let Err(fault) = domain::breakage::choose_from_environment() {
                 tracing::error!(fault, "api cannot start");
                 return Ok(exit::SETTINGS);

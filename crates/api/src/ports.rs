@@ -1,8 +1,10 @@
 //! The stream core's two ports, over Postgres and Redis.
 
 use crate::stream::{EventStore, Feed, LiveBus, Notice};
-use domain::{Event, RunId};
+use domain::{Event, Redactor, RunId};
 use runs::{Fault, Reader, StoreError};
+use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Longest wait for one read: a store that hangs is a store that is away.
@@ -41,32 +43,52 @@ impl EventStore for RunEvents {
 
 /// Notices from Redis; none where Redis is not configured, and then the reconciler finds everything.
 #[derive(Debug, Clone)]
-pub struct RedisBus(pub Option<queue::LiveBus>);
+pub struct RedisBus {
+    bus: Option<queue::LiveBus>,
+    redactor: Arc<Redactor>,
+}
+
+impl RedisBus {
+    /// Messages anybody published pass the redactor: some are shown as they come.
+    pub fn new(bus: Option<queue::LiveBus>, redactor: Arc<Redactor>) -> Self {
+        Self { bus, redactor }
+    }
+}
 
 /// The notices of one run's channel.
 #[derive(Debug)]
-pub struct RedisFeed(Option<queue::LiveSubscription>);
+pub struct RedisFeed {
+    subscription: Option<queue::LiveSubscription>,
+    redactor: Arc<Redactor>,
+}
 
 impl LiveBus for RedisBus {
     type Feed = RedisFeed;
 
     async fn subscribe(&self, run: RunId) -> RedisFeed {
-        match &self.0 {
-            Some(bus) => RedisFeed(Some(bus.subscribe(run).await)),
-            None => RedisFeed(None),
+        let subscription = match &self.bus {
+            Some(bus) => Some(bus.subscribe(run).await),
+            None => None,
+        };
+        RedisFeed {
+            subscription,
+            redactor: self.redactor.clone(),
         }
     }
 
     fn connected(&self) -> bool {
-        self.0.as_ref().is_some_and(|bus| *bus.connected().borrow())
+        self.bus.as_ref().is_some_and(|bus| *bus.connected().borrow())
     }
 }
 
 impl Feed for RedisFeed {
     async fn next(&mut self) -> Notice {
-        match &mut self.0 {
+        match &mut self.subscription {
             Some(subscription) => match subscription.next().await {
-                queue::Signal::Message(text) => Notice::Message(text),
+                queue::Signal::Message(text) => match self.redactor.text(&text) {
+                    Cow::Borrowed(_) => Notice::Message(text),
+                    Cow::Owned(redacted) => Notice::Message(redacted.into()),
+                },
                 queue::Signal::Dirty => Notice::Lost,
             },
             None => std::future::pending().await,

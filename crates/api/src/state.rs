@@ -8,7 +8,7 @@ use crate::health::Health;
 use crate::ports::{RedisBus, RunEvents};
 use crate::stream::{Pace, Tails};
 use domain::run::Origin;
-use domain::{Clock, Ids, RunId};
+use domain::{Clock, Ids, Redactor, RunId};
 use runs::{Orchestration, Reader, RunHead};
 use serde_json::Value;
 use std::sync::Arc;
@@ -40,6 +40,8 @@ pub struct App {
     pub limits: Limits,
     pub clock: Arc<dyn Clock>,
     pub ids: Arc<dyn Ids>,
+    /// For what is streamed without being stored.
+    pub redactor: Arc<Redactor>,
     /// Fires when the process shuts down.
     pub stop: CancellationToken,
 }

@@ -20,14 +20,18 @@ const BUCKETS: [f64; 12] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0, 60.0,
 ];
 
-/// Starts logging; `filter` is a level or a `tracing` filter. A second call changes nothing.
-pub fn init(filter: &str) {
+/// What a text field is logged as: given its name and text, the text to be written instead, if another.
+pub type Scrub = Box<dyn Fn(&str, &str) -> Option<String> + Send + Sync>;
+
+/// Starts logging; `filter` is a level or a `tracing` filter. Every text field passes `scrub`. A second call changes
+/// nothing.
+pub fn init(filter: &str, scrub: Scrub) {
     // At debug the Postgres client prints statement parameters, prompts among them.
     let filter = format!("{},tokio_postgres=info", filter.to_lowercase());
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .event_format(JsonLine)
+        .event_format(JsonLine { scrub })
         .finish();
     // Already set: a test or an embedding program has its own.
     tracing::subscriber::set_global_default(subscriber).unwrap_or_default();
@@ -66,7 +70,9 @@ fn recorder_builder() -> PrometheusBuilder {
 }
 
 /// One event as one JSON object.
-struct JsonLine;
+struct JsonLine {
+    scrub: Scrub,
+}
 
 impl<S, N> FormatEvent<S, N> for JsonLine
 where
@@ -81,6 +87,7 @@ where
         write!(out, "{{\"timestamp\":\"{time}\",\"level\":\"{level}\"")?;
         let mut fields = Fields {
             out: &mut out,
+            scrub: &self.scrub,
             result: Ok(()),
         };
         event.record(&mut fields);
@@ -92,6 +99,7 @@ where
 /// Writes fields as `,"name":value`; `message` becomes `event`.
 struct Fields<'a, 'w> {
     out: &'a mut Writer<'w>,
+    scrub: &'a Scrub,
     result: fmt::Result,
 }
 
@@ -131,11 +139,14 @@ impl Visit for Fields<'_, '_> {
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.put(field, value, true);
+        match (self.scrub)(field.name(), value) {
+            Some(scrubbed) => self.put(field, &scrubbed, true),
+            None => self.put(field, value, true),
+        }
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.put(field, &format!("{value:?}"), true);
+        self.record_str(field, &format!("{value:?}"));
     }
 }
 
@@ -185,13 +196,17 @@ mod tests {
         let writer = sink.clone();
         let subscriber = tracing_subscriber::fmt()
             .with_writer(move || writer.clone())
-            .event_format(JsonLine)
+            .event_format(JsonLine {
+                scrub: Box::new(|name, text| (name == "path" && text == "/secret").then(|| "/-".to_owned())),
+            })
             .finish();
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!(status_code = 200, path = "/a\"b\n", "request_completed");
+            tracing::info!(path = %"/secret", "hidden");
         });
         let text = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
-        assert_eq!(text.matches('\n').count(), 1);
+        assert_eq!(text.matches('\n').count(), 2);
+        assert!(text.contains(r#""event":"hidden","path":"/-""#), "{text}");
         assert!(
             text.contains(r#""level":"info","event":"request_completed","status_code":200,"path":"/a\"b\n""#),
             "{text}"

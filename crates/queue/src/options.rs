@@ -91,6 +91,15 @@ impl RedisOptions {
         faults
     }
 
+    /// What of these settings must never be shown.
+    pub fn secrets(&self) -> Vec<String> {
+        let of_url = given(self.redis_url.as_ref()).and_then(domain::redact::url_password);
+        of_url
+            .into_iter()
+            .chain(self.dragonfly_password.clone())
+            .collect()
+    }
+
     /// First part of all queue keys.
     pub fn prefix(&self) -> &str {
         given(self.queue_prefix.as_ref()).unwrap_or(DEFAULT_PREFIX)

@@ -18,7 +18,7 @@ use crate::workspace::Workspaces;
 use bootstrap::Shutdown;
 use bootstrap::http::bind;
 use domain::ids::WorkerId;
-use domain::{Clock, Ids, SystemClock, SystemIds};
+use domain::{Clock, Ids, Redactor, SystemClock, SystemIds};
 use queue::{Consumer, ConsumerOptions, Control, Queue};
 use runs::{Db, Leases, Orchestration, Outbox, RunLimits, Sweep};
 use std::sync::Arc;
@@ -42,6 +42,7 @@ struct Parts {
     model: WithRetries,
     workspaces: Workspaces,
     held: HeldRuns,
+    redactor: Arc<Redactor>,
 }
 
 /// Connects and checks everything; the stores are there when it returns, Redis perhaps not yet.
@@ -54,7 +55,7 @@ pub(crate) async fn build(options: Options, shutdown: Shutdown) -> Result<App, S
     let parts = Parts::connect(options).await?;
     let worker = &parts.options.worker;
     let (sandbox, stored) = tokio::join!(
-        AnySandbox::start(&parts.options.sandbox, &parts.workspaces),
+        AnySandbox::start(&parts.options.sandbox, &parts.workspaces, &parts.redactor),
         prepare_store(&parts.db, worker.db_auto_migrate, startup),
     );
     stored?;
@@ -102,6 +103,7 @@ impl Parts {
             model: options.model.connect(clock.clone()).map_err(settings)?,
             workspaces: Workspaces::from_options(&options.s3),
             held: HeldRuns::default(),
+            redactor: Arc::new(options.redactor()),
             clock,
             ids,
             options,
@@ -113,7 +115,9 @@ impl Parts {
             run_timeout: Duration::from_secs(self.options.agent.agent_run_timeout_seconds),
             credits_enforced: self.options.agent.credits_enforced,
         };
-        Orchestration::new(self.db.clone(), self.clock.clone(), self.ids.clone()).with_limits(limits)
+        Orchestration::new(self.db.clone(), self.clock.clone(), self.ids.clone())
+            .with_limits(limits)
+            .with_redactor(self.redactor.clone())
     }
 
     fn consumer(&self) -> Result<Consumer, StartError> {
@@ -138,6 +142,7 @@ impl Parts {
             sandbox,
             remote: AnyRemote::from_url(self.options.agent.agent_counting_tools_url.as_deref()),
             clock: self.clock.clone(),
+            redactor: self.redactor.clone(),
             rules: JobRules {
                 lease: self.options.worker.lease(),
                 max_crashes: self.options.worker.worker_max_crashes,

@@ -11,6 +11,7 @@ use agent::supervisor::Limits;
 use bootstrap::{Faults, Validate};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use domain::SystemClock;
+use domain::redact::Redactor;
 use queue::RedisOptions;
 use runs::{Db, DbOptions};
 use std::sync::Arc;
@@ -66,6 +67,21 @@ pub struct Options {
     pub agent: AgentOptions,
 }
 
+impl Options {
+    /// What must not be stored, streamed or logged: the policy with the secrets of this process.
+    pub fn redactor(&self) -> Redactor {
+        let s3 = self.s3.keys().map(|(_, secret)| secret.to_owned());
+        let secrets: Vec<String> = s3
+            .into_iter()
+            .chain(self.model.secrets())
+            .chain(self.db.secrets())
+            .chain(self.redis.secrets())
+            .collect();
+        let preserved = self.agent.runtime_redaction_preserve_keys.iter();
+        Redactor::new(secrets.iter().map(String::as_str), preserved.map(String::as_str))
+    }
+}
+
 #[derive(Debug, Clone, Args)]
 pub struct WorkerOptions {
     /// Address of the admin listener: /healthz, /readyz, /metrics.
@@ -108,6 +124,9 @@ pub struct WorkerOptions {
 
 #[derive(Debug, Clone, Args)]
 pub struct AgentOptions {
+    /// Keys (comma list) whose value is only searched for personal details, not replaced whole; never those of secrets.
+    #[arg(long, env = "RUNTIME_REDACTION_PRESERVE_KEYS", value_delimiter = ',')]
+    pub runtime_redaction_preserve_keys: Vec<String>,
     /// Working time of a run, in seconds; waiting and paused time is not counted.
     #[arg(long, env = "AGENT_RUN_TIMEOUT_SECONDS", default_value_t = 3600)]
     pub agent_run_timeout_seconds: u64,

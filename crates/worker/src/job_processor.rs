@@ -19,7 +19,7 @@ use agent::tools::Router;
 use domain::command::Expiry;
 use domain::decide::Rejection;
 use domain::ids::WorkerId;
-use domain::{Clock, LogType, NewEvent};
+use domain::{Clock, LogType, NewEvent, Redactor};
 use queue::{BuryReason, Delivery, Queue};
 use runs::{Claimed, CommandError, Orchestration};
 use std::sync::{Arc, Mutex};
@@ -45,6 +45,7 @@ pub struct JobProcessor {
     pub sandbox: AnySandbox,
     pub remote: AnyRemote,
     pub clock: Arc<dyn Clock>,
+    pub redactor: Arc<Redactor>,
     pub rules: JobRules,
 }
 
@@ -124,6 +125,7 @@ impl JobProcessor {
             orchestration: &self.orchestration,
             queue: &self.queue,
             backoff: self.rules.backoff,
+            redactor: &self.redactor,
         }
     }
 

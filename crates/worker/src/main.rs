@@ -33,7 +33,9 @@ async fn dispatch(cli: Cli) -> u8 {
     if let Some(Command::Check { what }) = cli.command {
         return u8::from(!worker::check::run(&cli.options, &what).await);
     }
-    telemetry::init(&cli.options.worker.log_level);
+    let redactor = cli.options.redactor();
+    let scrub = Box::new(move |name: &str, text: &str| redactor.log_field(name, text));
+    telemetry::init(&cli.options.worker.log_level, scrub);
     // The recorder first: a metric touched before it is lost.
     drop(telemetry::metrics());
     if let Err(fault) = domain::breakage::choose_from_environment() {

@@ -4,6 +4,7 @@
 use crate::backoff::Backoff;
 use crate::log::{publish, with_sources};
 use agent::driver::Outcome;
+use domain::Redactor;
 use domain::command::{Expiry, Release};
 use domain::ids::RunId;
 use domain::waiting::RetryCause;
@@ -28,6 +29,8 @@ pub struct Settle<'a> {
     pub orchestration: &'a Orchestration,
     pub queue: &'a Queue,
     pub backoff: Backoff,
+    /// Errors are shown in the queue's entries.
+    pub redactor: &'a Redactor,
 }
 
 impl Settle<'_> {
@@ -104,7 +107,7 @@ impl Settle<'_> {
         delivery.job.retry_count = state.0;
         delivery.job.attempt = state.0 + 1;
         if committed.retry_job.is_some() {
-            report(run_id, delivery.retry(after, &error).await);
+            report(run_id, delivery.retry(after, &self.redactor.text(&error)).await);
         }
         "retried"
     }
@@ -193,7 +196,7 @@ impl Settle<'_> {
         if let Err(fault) = self.queue.debug_line(&line).await {
             tracing::debug!(error = %fault, "debug line not written");
         }
-        report(run_id, delivery.bury(reason, error).await);
+        report(run_id, delivery.bury(reason, &self.redactor.text(error)).await);
         "buried"
     }
 }

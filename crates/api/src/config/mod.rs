@@ -6,6 +6,7 @@
 use crate::auth::jwt::MAX_USER_ID_CHARS;
 use bootstrap::settings::{Faults, Validate};
 use clap::{Parser, Subcommand};
+use domain::redact::{Redactor, url_password};
 use std::net::SocketAddr;
 
 mod options;
@@ -113,6 +114,26 @@ impl Options {
     /// The log filter.
     pub fn log_filter(&self) -> &str {
         self.server.rust_log.as_deref().unwrap_or(&self.server.log_level)
+    }
+
+    /// What must not be stored, streamed or logged: the policy with the secrets of this process.
+    pub fn redactor(&self) -> Redactor {
+        let given = [
+            &self.jwt.jwt_secret,
+            &self.runtime.runtime_signature_secret,
+            &self.neighbours.s3_secret_key,
+            &self.neighbours.anthropic_api_key,
+            &self.neighbours.openai_api_key,
+        ];
+        let given = given.into_iter().flatten().map(|secret| secret.expose().clone());
+        let in_url = self.neighbours.openai_base_url.as_deref().and_then(url_password);
+        let secrets: Vec<String> = given
+            .chain(in_url)
+            .chain(self.db.secrets())
+            .chain(self.redis.secrets())
+            .collect();
+        let preserved = self.runtime.runtime_redaction_preserve_keys.iter();
+        Redactor::new(secrets.iter().map(String::as_str), preserved.map(String::as_str))
     }
 
     fn db_faults(&self) -> Faults {

@@ -108,6 +108,9 @@ pub struct RuntimeOptions {
     /// Longest request body on the internal surface, in bytes.
     #[arg(long, env = "RUNTIME_MAX_BODY_BYTES", default_value_t = 2_097_152)]
     pub runtime_max_body_bytes: usize,
+    /// Keys (comma list) whose value is only searched for personal details, not replaced whole; never those of secrets.
+    #[arg(long, env = "RUNTIME_REDACTION_PRESERVE_KEYS", value_delimiter = ',')]
+    pub runtime_redaction_preserve_keys: Vec<String>,
     /// Without effect; kept so that its use is told.
     #[arg(long, env = "RUNTIME_EVENT_LOG_PATH", hide = true)]
     pub runtime_event_log_path: Option<String>,

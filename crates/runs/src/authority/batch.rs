@@ -10,6 +10,7 @@ use domain::clock::Ids;
 use domain::decide::LeaseIntent;
 use domain::event::{Event, NewEvent};
 use domain::ids::StepId;
+use domain::redact::Redactor;
 use domain::run::Lease;
 use domain::runtime_event::{of_platform_event, state_word};
 use domain::waiting::waiting;
@@ -43,6 +44,8 @@ pub(crate) struct Twin {
 pub(crate) struct Context<'a> {
     pub(crate) now: Timestamp,
     pub(crate) ids: &'a dyn Ids,
+    /// Every event, error and wait passes it before it is stored.
+    pub(crate) redactor: &'a Redactor,
     pub(crate) credits_enforced: bool,
     /// Working time a run may take, from its first planning.
     pub(crate) run_timeout: SignedDuration,
@@ -108,7 +111,8 @@ impl<'a> Batch<'a> {
         self.link(event, twin)
     }
 
-    fn place(&mut self, new: NewEvent) -> Event {
+    fn place(&mut self, mut new: NewEvent) -> Event {
+        self.context.redactor.event(&mut new);
         let created_at = self.tick();
         self.run.state.last_seq += 1;
         self.run.last_event_at = created_at;
@@ -184,7 +188,8 @@ impl<'a> Batch<'a> {
     }
 
     /// Every statement of the commit, in order, with the row and the events as they will be.
-    pub(crate) fn finish(self, projection: Projection) -> (Vec<Statement>, RunRow, Vec<Event>) {
+    pub(crate) fn finish(mut self, projection: Projection) -> (Vec<Statement>, RunRow, Vec<Event>) {
+        self.redact_row();
         let projected = self.projected(projection);
         let Self {
             run,
@@ -205,13 +210,24 @@ impl<'a> Batch<'a> {
     }
 
     /// As [`Batch::finish`], of a run whose row is not there yet; see [`write::new_run_and_events`] for `fresh`.
-    pub(crate) fn finish_new(self, fresh: Vec<Param>) -> (Statement, RunRow, Vec<Event>) {
+    pub(crate) fn finish_new(mut self, fresh: Vec<Param>) -> (Statement, RunRow, Vec<Event>) {
+        self.redact_row();
         let projected = self
             .projected(Projection::default())
             .map_or_else(Vec::new, |projected| projected.params);
         let statement = write::new_run_and_events(&self.run, &self.events, projected, fresh);
         let events = self.events.into_iter().map(|linked| linked.event).collect();
         (statement, self.run, events)
+    }
+
+    fn redact_row(&mut self) {
+        let redactor = self.context.redactor;
+        if let Some(error) = &mut self.run.error_message {
+            redactor.string(error);
+        }
+        if let Some(waiting_for) = &mut self.run.waiting_for {
+            redactor.value(waiting_for);
+        }
     }
 
     /// Checkpoint and summary after the new events; nothing when there are none.

@@ -162,12 +162,11 @@ impl Batch<'_> {
         (status, duration_ms): (StepStatus, i64),
         result: &ToolResult,
     ) -> Timestamp {
-        let at = self.push(NewEvent::tool_result(
-            step_id,
-            &step.tool_name,
-            result,
-            duration_ms,
-        ));
+        // Before the event cuts a long output: a secret that lies across the cut would not be found after it.
+        let mut shown = result.clone();
+        self.context.redactor.value(&mut shown.output);
+        let event = NewEvent::tool_result(step_id, &step.tool_name, &shown, duration_ms);
+        let at = self.push(event);
         let output = serde_json::to_value(result).unwrap_or(Value::Null);
         let (credits, error) = (result.credits_used, result.error.clone());
         self.writes.push(Statement::new(

@@ -122,6 +122,12 @@ impl DbOptions {
                 && present(self.postgres_password.as_ref()).is_some())
     }
 
+    /// What of these settings must never be shown.
+    pub fn secrets(&self) -> Vec<String> {
+        let of_url = self.url().and_then(domain::redact::url_password);
+        of_url.into_iter().chain(self.postgres_password.clone()).collect()
+    }
+
     fn url(&self) -> Option<&str> {
         present(self.database_url.as_ref()).or(present(self.db_url.as_ref()))
     }

@@ -25,6 +25,7 @@ use domain::decide::decide;
 use domain::event::NewEvent;
 use domain::ids::{RunId, UserId, WorkerId};
 use domain::job::Job;
+use domain::redact::Redactor;
 use domain::run::Origin;
 use follow_up::{duplicate, enact, follow_up, not_yet};
 use jiff::SignedDuration;
@@ -39,6 +40,7 @@ pub struct Orchestration {
     ids: Arc<dyn Ids>,
     limits: RunLimits,
     opening: Option<NewEvent>,
+    redactor: Arc<Redactor>,
 }
 
 impl Orchestration {
@@ -49,12 +51,19 @@ impl Orchestration {
             ids,
             limits: RunLimits::default(),
             opening: None,
+            redactor: Arc::default(),
         }
     }
 
     #[must_use]
     pub fn with_limits(self, limits: RunLimits) -> Self {
         Self { limits, ..self }
+    }
+
+    /// What must not be stored; without it the policy applies without known secrets.
+    #[must_use]
+    pub fn with_redactor(self, redactor: Arc<Redactor>) -> Self {
+        Self { redactor, ..self }
     }
 
     /// What the first claim of a run says in its log.
@@ -70,6 +79,7 @@ impl Orchestration {
         Context {
             now: self.clock.now(),
             ids: &*self.ids,
+            redactor: &self.redactor,
             credits_enforced: self.limits.credits_enforced,
             run_timeout: SignedDuration::try_from(self.limits.run_timeout).unwrap_or(SignedDuration::MAX),
         }

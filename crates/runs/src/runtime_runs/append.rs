@@ -35,7 +35,8 @@ impl RuntimeRuns {
         event: AppendEvent,
         window: EventWindow,
     ) -> Result<Appended, RuntimeError> {
-        let event = cleaned(event)?;
+        let mut event = cleaned(event)?;
+        event.payload = self.storable(event.payload);
         let mut locked = lock(&self.db, run_id).await?.ok_or(RuntimeError::NotFound)?;
         let (replayed, committed) = match known(&mut locked.tx, run_id, &event).await {
             Ok(true) => (true, None),

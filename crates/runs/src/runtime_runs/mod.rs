@@ -22,6 +22,7 @@ use crate::store::{Fault, StoreError};
 use domain::clock::{Clock, Ids};
 use domain::event::{LogType, NewEvent};
 use domain::ids::{RunId, UserId};
+use domain::redact::Redactor;
 use domain::run::{Origin, RunState};
 use domain::status::RunStatus;
 use jiff::SignedDuration;
@@ -106,17 +107,36 @@ pub struct RuntimeRuns {
     db: Db,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn Ids>,
+    redactor: Arc<Redactor>,
 }
 
 impl RuntimeRuns {
     pub fn new(db: Db, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> Self {
-        Self { db, clock, ids }
+        Self {
+            db,
+            clock,
+            ids,
+            redactor: Arc::default(),
+        }
+    }
+
+    /// What must not be stored; without it the policy applies without known secrets.
+    #[must_use]
+    pub fn with_redactor(self, redactor: Arc<Redactor>) -> Self {
+        Self { redactor, ..self }
+    }
+
+    /// What of a payload, of metadata or of a reason is stored. Payloads are compared after it.
+    fn storable(&self, mut value: Value) -> Value {
+        self.redactor.value(&mut value);
+        value
     }
 
     fn context(&self) -> Context<'_> {
         Context {
             now: self.clock.now(),
             ids: &*self.ids,
+            redactor: &self.redactor,
             credits_enforced: false,
             run_timeout: SignedDuration::ZERO,
         }
@@ -129,7 +149,7 @@ impl RuntimeRuns {
     ) -> Result<(RuntimeRun, Vec<RuntimeEvent>, Committed), RuntimeError> {
         let run_id = RunId(self.ids.uuid());
         let created_at = to_micros(self.clock.now());
-        let (insert, state) = insert(run_id, &new, created_at);
+        let (insert, state) = insert(run_id, &new, self.storable(new.metadata.clone()), created_at);
         let mut batch = Batch::new(self.context(), fresh_row(state, created_at), HashMap::new());
         let payload = json!({"source": "runtime"});
         batch.push_twin(
@@ -187,11 +207,17 @@ fn text(metadata: &Value, key: &str) -> Option<String> {
     }
 }
 
-fn insert(run_id: RunId, new: &NewRuntimeRun, created_at: jiff::Timestamp) -> (Statement, RunState) {
+/// `metadata` is what is stored of the caller's, whose own fields say who owns the run.
+fn insert(
+    run_id: RunId,
+    new: &NewRuntimeRun,
+    metadata: Value,
+    created_at: jiff::Timestamp,
+) -> (Statement, RunState) {
     let owner = text(&new.metadata, "owner_user_id").filter(|owner| !owner.is_empty());
-    let (stored, kept) = match &new.metadata {
+    let (stored, kept) = match metadata {
         Value::Null => (json!({}), None),
-        given => (given.clone(), Some(given.clone())),
+        given => (given.clone(), Some(given)),
     };
     let params = params![
         run_id.0,

@@ -3,6 +3,7 @@
 use super::{AnyModel, Recorded, Recording, RetryWaits, Scripted, SetupError, Vendor, VendorOptions};
 use super::{WithRetries, anthropic, openai};
 use domain::Clock;
+use domain::redact::url_password;
 use secrecy::{ExposeSecret, SecretString};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -64,6 +65,21 @@ enum Provider {
 }
 
 impl ModelOptions {
+    /// What of these settings must never be shown.
+    pub fn secrets(&self) -> Vec<String> {
+        let keys = [&self.anthropic_api_key, &self.openai_api_key];
+        let keys = keys
+            .into_iter()
+            .flatten()
+            .map(|key| key.expose_secret().to_owned());
+        let urls = [&self.anthropic_base_url, &self.openai_base_url];
+        let in_urls = urls
+            .into_iter()
+            .flatten()
+            .filter_map(|url| url_password(url.expose_secret()));
+        keys.chain(in_urls).collect()
+    }
+
     /// Makes the model; no network.
     ///
     /// # Errors

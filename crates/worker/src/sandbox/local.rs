@@ -7,6 +7,7 @@ use super::scratch::StepDir;
 use super::tool_name;
 use crate::workspace::{Manifest, RunWorkspace, Workspaces};
 use agent::ports::{Sandbox, SandboxError, SandboxOutput, SandboxRequest};
+use domain::Redactor;
 use domain::tool::ArtifactRef;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,8 +27,8 @@ pub struct LocalSandbox {
 
 impl LocalSandbox {
     /// Looks the machine over and proves the isolation with a harmless program.
-    pub async fn start(options: &SandboxOptions, workspaces: Workspaces) -> Self {
-        let machine = Machine::start(options).await;
+    pub async fn start(options: &SandboxOptions, workspaces: Workspaces, redactor: Arc<Redactor>) -> Self {
+        let machine = Machine::start(options, redactor).await;
         if let Err(reason) = &machine {
             tracing::warn!(
                 reason,

@@ -12,8 +12,10 @@ use super::process::{Spawner, Tree};
 use super::scratch::{Scratch, StepDir};
 use super::watch::Watch;
 use agent::ports::{SandboxError, SandboxOutput, SandboxRequest};
+use domain::Redactor;
 use std::fmt::Display;
 use std::process::ExitStatus;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +32,7 @@ pub(super) struct Machine {
     cgroups: Cgroups,
     pub scratch: Scratch,
     spawner: Spawner,
+    redactor: Arc<Redactor>,
 }
 
 /// How a program ended.
@@ -45,7 +48,7 @@ pub(super) fn failed(error: impl Display) -> SandboxError {
 }
 
 impl Machine {
-    pub(super) async fn start(options: &SandboxOptions) -> Result<Self, String> {
+    pub(super) async fn start(options: &SandboxOptions, redactor: Arc<Redactor>) -> Result<Self, String> {
         let host = Host::find()?;
         let scratch = Scratch::open(options.tool_scratch_dir.as_deref(), host.drop_to)?;
         let spawner =
@@ -55,6 +58,7 @@ impl Machine {
             cgroups: Cgroups::find(),
             scratch,
             spawner,
+            redactor,
         };
         probe::prove(&machine).await?;
         Ok(machine)
@@ -86,7 +90,8 @@ impl Machine {
         let argv = arguments(&self.host, step, &request.working_dir, &limits, &launch.argv);
         let tree = Tree::start(&self.spawner, &argv, &group, self.host.drop_to).await;
         let (mut tree, stdout, stderr) = tree.map_err(failed)?;
-        let (stdout, stderr) = (Capture::start(stdout), Capture::start(stderr));
+        let stdout = Capture::start(stdout, self.redactor.chunks());
+        let stderr = Capture::start(stderr, self.redactor.chunks());
         let watch = Watch {
             memory_bytes: limits.memory_bytes,
             workspace: step.workspace(),

@@ -30,6 +30,8 @@ pub use options::{SandboxOptions, ToolExecutor};
 use crate::figures::SandboxInUse;
 use crate::workspace::Workspaces;
 use agent::ports::{Program, Sandbox, SandboxError, SandboxOutput, SandboxRequest};
+use domain::Redactor;
+use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 /// No isolated execution: says what to set.
@@ -67,9 +69,13 @@ pub enum AnySandbox {
 impl AnySandbox {
     /// Makes the chosen sandbox; the local one is tried on this host at once. Never fails: an unusable sandbox says
     /// why on each call and in [`AnySandbox::describe`].
-    pub async fn start(options: &SandboxOptions, workspaces: &Workspaces) -> Self {
+    /// What programs print passes the redactor before anybody sees it.
+    pub async fn start(options: &SandboxOptions, workspaces: &Workspaces, redactor: &Arc<Redactor>) -> Self {
         match options.tool_executor {
-            ToolExecutor::Local => Self::Local(LocalSandbox::start(options, workspaces.clone()).await),
+            ToolExecutor::Local => {
+                let local = LocalSandbox::start(options, workspaces.clone(), redactor.clone()).await;
+                Self::Local(local)
+            }
             ToolExecutor::None => Self::None(NoneSandbox),
         }
     }

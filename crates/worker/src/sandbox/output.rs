@@ -1,5 +1,7 @@
-//! What a program prints: kept up to a limit, read to the end so that it never waits for us.
+//! What a program prints: kept up to a limit, read to the end so that it never waits for us. Should it print a secret of
+//! ours, in whatever pieces, the secret is not kept.
 
+use domain::redact::ChunkRedactor;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -31,9 +33,9 @@ impl Drop for Capture {
 }
 
 impl Capture {
-    pub(super) fn start(stream: impl AsyncRead + Unpin + Send + 'static) -> Self {
+    pub(super) fn start(stream: impl AsyncRead + Unpin + Send + 'static, chunks: ChunkRedactor) -> Self {
         let kept = Arc::new(Mutex::new(Kept::default()));
-        let reader = tokio::spawn(drain(stream, Arc::clone(&kept)));
+        let reader = tokio::spawn(drain(stream, chunks, Arc::clone(&kept)));
         Self { kept, reader }
     }
 
@@ -49,17 +51,19 @@ impl Capture {
     }
 }
 
-async fn drain(mut stream: impl AsyncRead + Unpin, kept: Arc<Mutex<Kept>>) {
+fn keep(kept: &Mutex<Kept>, bytes: &[u8]) {
+    let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+    let room = KEPT_BYTES - kept.bytes.len();
+    kept.bytes.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    kept.truncated |= bytes.len() > room;
+}
+
+async fn drain(mut stream: impl AsyncRead + Unpin, mut chunks: ChunkRedactor, kept: Arc<Mutex<Kept>>) {
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {
         match stream.read(&mut chunk).await {
-            Ok(0) => return,
-            Ok(count) => {
-                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-                let room = KEPT_BYTES - kept.bytes.len();
-                kept.bytes.extend_from_slice(&chunk[..count.min(room)]);
-                kept.truncated |= count > room;
-            }
+            Ok(0) => return keep(&kept, &chunks.finish()),
+            Ok(count) => keep(&kept, &chunks.push(&chunk[..count])),
             Err(error) => {
                 tracing::warn!(%error, "cannot read the output of a sandboxed program");
                 return;
@@ -90,10 +94,36 @@ mod tests {
     #[tokio::test]
     async fn keeps_the_start_and_reads_to_the_end() {
         let long = vec![b'x'; KEPT_BYTES + 10];
-        let (text, truncated) = Capture::start(std::io::Cursor::new(long)).finish().await;
+        let (text, truncated) = Capture::start(std::io::Cursor::new(long), ChunkRedactor::default())
+            .finish()
+            .await;
         assert_eq!((text.len(), truncated), (KEPT_BYTES, true));
-        let (text, truncated) = Capture::start(&b"a\xff\0b"[..]).finish().await;
+        let (text, truncated) = Capture::start(&b"a\xff\0b"[..], ChunkRedactor::default())
+            .finish()
+            .await;
         assert_eq!((text.as_str(), truncated), ("a\u{FFFD}\u{FFFD}b", false));
+    }
+
+    #[tokio::test]
+    async fn a_secret_printed_in_pieces_or_across_the_limit_is_not_kept() {
+        let secrets = domain::Redactor::new(["s3cret-of-the-worker"], []);
+        let (mut pipe, reader) = tokio::io::duplex(4);
+        let capture = Capture::start(reader, secrets.chunks());
+        tokio::io::AsyncWriteExt::write_all(&mut pipe, b"<s3cret-of-the-worker>")
+            .await
+            .unwrap();
+        drop(pipe);
+        assert_eq!(capture.finish().await.0, "<[REDACTED]>");
+        let mut long = vec![b'x'; KEPT_BYTES - 5];
+        long.extend_from_slice(b"s3cret-of-the-worker");
+        let (text, truncated) = Capture::start(std::io::Cursor::new(long), secrets.chunks())
+            .finish()
+            .await;
+        assert!(
+            truncated && !text.contains("s3cr"),
+            "{}",
+            &text[text.len() - 20..]
+        );
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub(crate) async fn start_on(workspaces: Workspaces) -> Setup {
         tool_scratch_dir: Some(scratch.path().join("s")),
     };
     let files = workspaces.of_run(&user(), RUN);
-    let sandbox = LocalSandbox::start(&options, workspaces).await;
+    let sandbox = LocalSandbox::start(&options, workspaces, std::sync::Arc::default()).await;
     assert!(sandbox.is_available(), "{}", sandbox.describe());
     Setup {
         sandbox,
