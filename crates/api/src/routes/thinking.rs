@@ -28,7 +28,8 @@ pub async fn think(
     RunPath(run): RunPath,
     query: Query,
 ) -> Result<Json<Value>, Problem> {
-    let content = content(&query)?;
+    let mut content = content(&query)?;
+    app.redactor.string(&mut content);
     app.head(&principal, run).await?;
     let queue = app.queue.as_ref().filter(|queue| queue.is_connected());
     let queue = queue.ok_or_else(Problem::unavailable)?;
