@@ -24,7 +24,7 @@ use bootstrap::http::{self, HttpLimits};
 use bootstrap::settings::exit;
 use domain::{Clock, Ids, Redactor, SystemClock, SystemIds};
 use queue::{LiveBus, Queue};
-use runs::{ApiKeys, Db, Orchestration, Outbox, Reader, RuntimeRuns, SigningKeys};
+use runs::{ApiKeys, Db, Orchestration, Outbox, Reader, RuntimeRuns, SigningKeys, Workers};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -198,6 +198,13 @@ impl Parts {
             }),
             runs: RuntimeRuns::new(self.db.clone(), self.clock.clone(), self.ids.clone())
                 .with_redactor(self.redactor.clone()),
+            workers: Workers::new(
+                self.db.clone(),
+                self.clock.clone(),
+                self.ids.clone(),
+                options.runtime.runtime_heartbeat_stale_after_ms,
+            )
+            .with_redactor(self.redactor.clone()),
             delivery: self.delivery.clone(),
             health: self.health.clone(),
             write_mode: options.write_mode(),

@@ -3,6 +3,7 @@
 //! | module | owns |
 //! | --- | --- |
 //! | [`config`] | settings |
+//! | [`commands`], [`keys`] | subcommands |
 //! | `app`, `startup` | build, serve, drain |
 //! | `edge`, `drain`, `error`, `extract`, `fields`, `cors` | what holds for every request |
 //! | `auth` | who is asking |
@@ -17,6 +18,7 @@
 
 pub mod app;
 pub mod auth;
+pub mod commands;
 pub mod config;
 pub mod cors;
 pub mod delivery;

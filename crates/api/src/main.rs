@@ -1,4 +1,4 @@
-//! `agent-api`: serves the API, applies the schema, or manages API keys.
+//! `agent-api`: serves the API, or runs one of its commands: schema, API keys, stored histories, events, projections.
 
 use api::{Cli, Command};
 use bootstrap::settings::{exit, parse};
@@ -37,5 +37,8 @@ async fn dispatch(cli: Cli) -> std::io::Result<u8> {
         }
         Some(Command::Migrate { create_database }) => api::migrate(&cli.options.db, create_database).await,
         Some(Command::Keys { command }) => api::keys(&cli.options, command).await,
+        Some(Command::History { command }) => api::commands::history(&command),
+        Some(Command::Events { command }) => api::commands::events(&cli.options.db, command).await,
+        Some(Command::Reproject(args)) => api::commands::reproject(&cli.options.db, &args).await,
     }
 }

@@ -77,6 +77,17 @@ pub fn wire_time(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
 }
 
+/// RFC 3339 with `+00:00` and 0, 3 or 6 fraction digits, the fewest that lose nothing: the form of every time in
+/// receipts, replays and hashes.
+pub fn record_time(at: Timestamp) -> String {
+    let form = match at.as_microsecond().rem_euclid(1_000_000) {
+        0 => "%Y-%m-%dT%H:%M:%S+00:00",
+        micros if micros % 1000 == 0 => "%Y-%m-%dT%H:%M:%S.%3f+00:00",
+        _ => "%Y-%m-%dT%H:%M:%S.%6f+00:00",
+    };
+    at.strftime(form).to_string()
+}
+
 /// `serde(with)` form of [`wire_time`] for a `Timestamp` field.
 pub mod wire {
     use super::wire_time;
@@ -123,6 +134,18 @@ mod tests {
         assert_eq!(wire_time(at), "2026-11-20T17:00:00.000000Z");
         let at: Timestamp = "2026-11-20T17:00:00.1234567Z".parse().unwrap();
         assert_eq!(wire_time(at), "2026-11-20T17:00:00.123456Z");
+    }
+
+    #[test]
+    fn record_times_have_the_fewest_digits_that_lose_nothing() {
+        for (given, shown) in [
+            ("2026-02-01T00:00:00Z", "2026-02-01T00:00:00+00:00"),
+            ("2026-02-01T00:00:00.120Z", "2026-02-01T00:00:00.120+00:00"),
+            ("2026-02-01T00:00:00.000001Z", "2026-02-01T00:00:00.000001+00:00"),
+            ("1969-12-31T23:59:59.5Z", "1969-12-31T23:59:59.500+00:00"),
+        ] {
+            assert_eq!(record_time(given.parse().unwrap()), shown);
+        }
     }
 
     #[test]

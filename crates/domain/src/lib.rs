@@ -21,6 +21,7 @@ pub mod event;
 pub mod ids;
 pub mod job;
 pub mod plan;
+pub mod recording;
 pub mod redact;
 pub mod run;
 pub mod runtime_event;

@@ -6,7 +6,9 @@
 //! | [`orchestration`] | commands: load under the row's lock, `domain::decide`, commit |
 //! | `authority` | the only writer of runs and events: typed changes become rows and events of one transaction |
 //! | `projectors` | checkpoints, summaries and drift, written in the same transaction |
-//! | [`runtime_runs`] | runs of `/internal/v1`: create, append, get |
+//! | [`runtime_runs`] | runs of `/internal/v1`: create, append, get, receipt, replay, the hash chain |
+//! | [`workers`] | workers of `/internal/v1` and their lifecycle events |
+//! | [`reprojection`], [`history`] | rebuilding projections; hashes of recorded histories |
 //! | [`reader`] | read views of the public API, streams and lists |
 //! | [`outbox`], [`sweep`], [`leases`], [`restore`] | what relay, reconciler and workers ask |
 //! | [`api_keys`], [`signing`], [`credits`] | who may come in, what may be spent |
@@ -23,17 +25,20 @@ pub mod api_keys;
 mod authority;
 pub mod credits;
 pub mod db;
+pub mod history;
 pub mod leases;
 pub mod orchestration;
 pub mod outbox;
 mod projectors;
 pub mod reader;
+pub mod reprojection;
 pub mod restore;
 pub mod runtime_machine;
 pub mod runtime_runs;
 pub mod signing;
 pub mod store;
 pub mod sweep;
+pub mod workers;
 
 pub use api_keys::{ApiKey, ApiKeys, NewApiKey};
 pub use credits::Credits;
@@ -49,9 +54,10 @@ pub use reader::{BadCursor, LogPage, LogQuery, Reader, RunHead, RunList, RunList
 pub use restore::{RestoredMessage, RestoredStep, RunSnapshot, StoredTurn};
 pub use runtime_machine::{Refusal, Transition};
 pub use runtime_runs::{
-    AppendEvent, Appended, ChainReport, EventWindow, NewRuntimeRun, RuntimeError, RuntimeEvent, RuntimeRun,
-    RuntimeRuns,
+    AppendEvent, Appended, ChainReport, EventWindow, NewRuntimeRun, Replay, RuntimeError, RuntimeEvent,
+    RuntimeRun, RuntimeRuns,
 };
 pub use signing::SigningKeys;
 pub use store::{Fault, StoreError};
 pub use sweep::{LiveRun, Overdue, Sweep};
+pub use workers::Workers;

@@ -4,6 +4,7 @@
 //! except Redis for signed requests (nonces).
 
 use crate::auth::jwt::MAX_USER_ID_CHARS;
+use crate::commands::{EventsCommand, HistoryCommand, ReprojectArgs};
 use bootstrap::settings::{Faults, Validate};
 use clap::{Parser, Subcommand};
 use domain::redact::{Redactor, url_password};
@@ -37,6 +38,18 @@ pub enum Command {
         #[command(subcommand)]
         command: KeysCommand,
     },
+    /// Recorded histories.
+    History {
+        #[command(subcommand)]
+        command: HistoryCommand,
+    },
+    /// Stored events.
+    Events {
+        #[command(subcommand)]
+        command: EventsCommand,
+    },
+    /// Compare checkpoints and summaries of runs with their events, or make them anew.
+    Reproject(ReprojectArgs),
 }
 
 /// What to do with API keys.
@@ -206,7 +219,8 @@ impl Validate for Cli {
     fn faults(&self) -> Faults {
         match self.command {
             None => self.options.faults(),
-            Some(Command::Migrate { .. } | Command::Keys { .. }) => self.options.db_faults(),
+            Some(Command::History { .. }) => Faults::default(),
+            Some(_) => self.options.db_faults(),
         }
     }
 }

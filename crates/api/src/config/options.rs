@@ -105,6 +105,10 @@ pub struct RuntimeOptions {
     /// rust_active, shadow_only or read_only.
     #[arg(long, env = "RUNTIME_AUTHORITY_WRITE_MODE", default_value = "rust_active")]
     pub runtime_authority_write_mode: String,
+    /// Age of a worker's last heartbeat above which it counts as stale, in ms.
+    #[arg(long, env = "RUNTIME_HEARTBEAT_STALE_AFTER_MS", default_value_t = 120_000,
+        value_parser = clap::value_parser!(i64).range(0..))]
+    pub runtime_heartbeat_stale_after_ms: i64,
     /// Longest request body on the internal surface, in bytes.
     #[arg(long, env = "RUNTIME_MAX_BODY_BYTES", default_value_t = 2_097_152)]
     pub runtime_max_body_bytes: usize,

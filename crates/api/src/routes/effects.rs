@@ -39,7 +39,11 @@ impl FromFields for Told {
         let decision = EffectDecision::parse(&name);
         if decision.is_none() && fields.is_sound() {
             let allowed = EffectDecision::ALL.map(EffectDecision::as_str).join(", ");
-            fields.fault("decision", "value_error", format!("Input should be one of {allowed}"));
+            fields.fault(
+                "decision",
+                "value_error",
+                format!("Input should be one of {allowed}"),
+            );
         }
         Self {
             decision,

@@ -276,7 +276,7 @@ fn command_error(error: RuntimeError) -> CommandError {
         RuntimeError::NotFound => CommandError::NotFound,
         RuntimeError::Unavailable(fault) => CommandError::Unavailable(fault),
         RuntimeError::Database(fault) => CommandError::Database(fault),
-        RuntimeError::Invalid(text) | RuntimeError::Conflict(text) => {
+        RuntimeError::Invalid(text) | RuntimeError::Forbidden(text) | RuntimeError::Conflict(text) => {
             CommandError::Database(crate::store::Fault::Row(text))
         }
     }

@@ -4,9 +4,11 @@
 
 mod append;
 mod chain;
+mod recordings;
 mod view;
 
-pub use chain::{ChainReport, verify};
+pub use chain::{ChainReport, run_ids, verify};
+pub use recordings::Replay;
 pub use view::{EventWindow, RuntimeEvent, RuntimeRun};
 
 pub(crate) use append::stop;
@@ -44,6 +46,9 @@ pub enum RuntimeError {
     /// 400.
     #[error("{0}")]
     Invalid(String),
+    /// 403.
+    #[error("{0}")]
+    Forbidden(String),
     /// 409.
     #[error("{0}")]
     Conflict(String),

@@ -2,12 +2,13 @@
 
 use crate::authority::row::column;
 use crate::db::Db;
-use crate::db::tx::{Statement, params, query};
+use crate::db::tx::{Param, Statement, params, query};
 use crate::projectors;
 use crate::reader::rows::to_value;
 use crate::store::StoreError;
 use domain::clock::wire_time;
 use domain::ids::RunId;
+use domain::recording::{Recorded, Session, policy_bundle_id};
 use domain::run::Origin;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -69,6 +70,15 @@ pub struct RuntimeEvent {
 }
 
 impl RuntimeRun {
+    /// The run as receipts and replays name it; `id` is its id as text.
+    pub(super) fn session<'a>(&'a self, id: &'a str) -> Session<'a> {
+        Session {
+            run_id: id,
+            policy_bundle_id: policy_bundle_id(&self.metadata),
+            created_at: self.created_at,
+        }
+    }
+
     /// The `run` object of the replies.
     pub fn to_json(&self, events: &[RuntimeEvent]) -> Value {
         json!({
@@ -102,6 +112,17 @@ impl RuntimeRun {
 }
 
 impl RuntimeEvent {
+    /// The event as receipts and replays see it.
+    pub(super) fn recorded(&self) -> Recorded<'_> {
+        Recorded {
+            seq: self.seq,
+            event_type: &self.event_type,
+            payload: &self.payload,
+            idempotency_key: self.idempotency_key.as_deref(),
+            recorded_at: self.recorded_at,
+        }
+    }
+
     pub fn to_json(&self) -> Value {
         json!({
             "seq": self.seq,
@@ -125,19 +146,62 @@ impl RuntimeEvent {
     }
 }
 
+/// Events read at once where a whole run is walked through.
+const PAGE: i64 = 256;
+
 /// The run row is read first and bounds the events, so both are the state after one commit.
 pub(super) async fn load(
     db: &Db,
     run_id: RunId,
     window: EventWindow,
 ) -> Result<Option<(RuntimeRun, Vec<RuntimeEvent>)>, StoreError> {
-    let rows = query(db, Statement::new(RUN, params![run_id.0])).await?;
-    let Some(row) = rows.first() else { return Ok(None) };
-    let run = RuntimeRun::read(row)?;
+    let Some(run) = load_run(db, run_id).await? else {
+        return Ok(None);
+    };
     let params = params![run_id.0, window.after.unwrap_or(0), run.last_seq, window.limit];
-    let rows = query(db, Statement::new(EVENTS, params)).await?;
-    let events = rows.iter().map(RuntimeEvent::read).collect::<Result<_, _>>()?;
+    let events = load_events(db, params).await?;
     Ok(Some((run, events)))
+}
+
+pub(super) async fn load_run(db: &Db, run_id: RunId) -> Result<Option<RuntimeRun>, StoreError> {
+    let rows = query(db, Statement::new(RUN, params![run_id.0])).await?;
+    rows.first().map(RuntimeRun::read).transpose()
+}
+
+async fn load_events(db: &Db, params: Vec<Param>) -> Result<Vec<RuntimeEvent>, StoreError> {
+    let rows = query(db, Statement::new(EVENTS, params)).await?;
+    rows.iter().map(RuntimeEvent::read).collect()
+}
+
+/// The events of a run as it was when its row was read, page by page.
+#[derive(Debug)]
+pub(super) struct Pages {
+    db: Db,
+    run_id: RunId,
+    after: i64,
+    last_seq: i64,
+}
+
+impl Pages {
+    pub(super) fn of(db: &Db, run: &RuntimeRun) -> Self {
+        Self {
+            db: db.clone(),
+            run_id: run.id,
+            after: 0,
+            last_seq: run.last_seq,
+        }
+    }
+
+    /// The next events; empty at the end.
+    pub(super) async fn next(&mut self) -> Result<Vec<RuntimeEvent>, StoreError> {
+        if self.after >= self.last_seq {
+            return Ok(vec![]);
+        }
+        let params = params![self.run_id.0, self.after, self.last_seq, PAGE];
+        let events = load_events(&self.db, params).await?;
+        self.after = events.last().map_or(self.last_seq, |event| event.seq);
+        Ok(events)
+    }
 }
 
 async fn one(db: &Db, statement: Statement) -> Result<Option<Value>, StoreError> {

@@ -92,6 +92,7 @@ impl From<RuntimeError> for Refusal {
         match error {
             RuntimeError::NotFound => Self::not_found(),
             RuntimeError::Invalid(text) => Self::invalid(text),
+            RuntimeError::Forbidden(text) => Self::forbidden(text),
             RuntimeError::Conflict(text) => Self::new(StatusCode::CONFLICT, "conflict", text),
             RuntimeError::Unavailable(_) => {
                 tracing::warn!(error = %crate::error::chain(&error), "run store is unavailable");
