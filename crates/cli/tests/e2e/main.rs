@@ -13,6 +13,7 @@ mod liveness;
 mod losses;
 mod operators;
 mod queue;
+mod redaction;
 mod settings;
 mod steering;
 mod streams;

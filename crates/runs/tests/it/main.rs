@@ -16,6 +16,7 @@ mod migrations;
 mod reading;
 mod recordings;
 mod reprojection;
+mod redaction;
 mod runtime;
 mod steps;
 mod support;

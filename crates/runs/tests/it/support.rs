@@ -135,6 +135,11 @@ impl Store {
         self.psql().await.query_one(sql, &[]).await.unwrap().get(0)
     }
 
+    /// One text.
+    pub(crate) async fn text(&self, sql: &str) -> String {
+        self.psql().await.query_one(sql, &[]).await.unwrap().get(0)
+    }
+
     /// The worker's process is gone: its lease has run out.
     pub(crate) async fn lease_runs_out(&self, run: RunId) {
         let sql = "UPDATE agent_runs SET lease_expires_at = now() - interval '1 second' WHERE id = $1";
