@@ -14,7 +14,7 @@ use crate::error::chain;
 use crate::health::{Health, Probes};
 use crate::ports::{RedisBus, RunEvents};
 use crate::routes;
-use crate::routes::runtime::{Access, Identity, Runtime};
+use crate::routes::runtime::{Access, Identity, Runtime, Signed};
 use crate::startup::{StartError, StorePreparation};
 use crate::state::{App, Limits};
 use crate::stream::{Pace, Tails, reconcile};
@@ -23,7 +23,7 @@ use bootstrap::Shutdown;
 use bootstrap::http::{self, HttpLimits};
 use bootstrap::settings::exit;
 use domain::{Clock, Ids, Redactor, SystemClock, SystemIds};
-use queue::{LiveBus, Queue};
+use queue::{LiveBus, Nonces, Queue};
 use runs::{ApiKeys, Db, Orchestration, Outbox, Reader, RuntimeRuns, SigningKeys, Workers};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -67,6 +67,8 @@ struct Parts {
     db: Db,
     queue: Option<Queue>,
     live: Option<LiveBus>,
+    /// Where requests of the internal surface are signed.
+    nonces: Option<Nonces>,
     delivery: Delivery,
     health: Health,
     clock: Arc<dyn Clock>,
@@ -83,6 +85,8 @@ impl Parts {
         } else {
             (None, None)
         };
+        let signs = options.serves_internal() && options.runtime.runtime_signature_secret.is_some();
+        let nonces = signs.then(|| Nonces::connect(&options.redis)).transpose()?;
         let delivery = Delivery::new(queue.clone(), Outbox::new(db.clone()));
         Ok(Self {
             delivery,
@@ -93,6 +97,7 @@ impl Parts {
             db,
             queue,
             live,
+            nonces,
         })
     }
 
@@ -185,7 +190,12 @@ impl Parts {
     }
 
     fn internal(&self, options: &Options, bound: SocketAddr) -> Router {
-        let access = Access::new(self.authenticator(&options.jwt), bound);
+        let signed = self
+            .nonces
+            .clone()
+            .zip(options.runtime.runtime_signature_secret.as_ref());
+        let signed = signed.map(|(nonces, secret)| Signed::new(secret.expose(), nonces));
+        let access = Access::new(self.authenticator(&options.jwt), signed, bound);
         let service = &options.runtime.runtime_service_name;
         tracing::info!(service, bind_addr = %bound, auth = access.word(), "runtime service listening");
         access.announce();

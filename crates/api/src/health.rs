@@ -153,6 +153,7 @@ pub struct Health {
     stopping: CancellationToken,
     pub version: Arc<str>,
     reported: Arc<AtomicBool>,
+    store_came_up: Arc<AtomicBool>,
 }
 
 impl Health {
@@ -162,6 +163,7 @@ impl Health {
             stopping,
             version: version.into(),
             reported: Arc::default(),
+            store_came_up: Arc::default(),
         }
     }
 
@@ -185,6 +187,9 @@ impl Health {
     }
 
     fn report(&self, checks: &Checks) {
+        if checks.postgres == Check::Ok {
+            self.store_came_up.store(true, Ordering::Relaxed);
+        }
         let ready = checks.ready();
         if self.reported.swap(ready, Ordering::Relaxed) != ready {
             let (postgres, redis) = (checks.postgres.as_str(), checks.redis.as_str());
@@ -198,6 +203,11 @@ impl Health {
         let first = changes.wait_for(Option::is_some);
         let waited = timeout(CHECK_TIMEOUT, first).await;
         waited.ok()?.ok().and_then(|checks| *checks)
+    }
+
+    /// Whether the store was usable, schema included, at any time of this process. Before that its tables may be missing.
+    pub fn store_came_up(&self) -> bool {
+        self.store_came_up.load(Ordering::Relaxed)
     }
 
     pub fn stopping(&self) -> bool {

@@ -3,6 +3,7 @@
 //! | module | owns |
 //! | --- | --- |
 //! | [`config`] | settings |
+//! | [`program`] | command line |
 //! | [`commands`], [`keys`] | subcommands |
 //! | `app`, `startup` | build, serve, drain |
 //! | `edge`, `drain`, `error`, `extract`, `fields`, `cors` | what holds for every request |
@@ -11,6 +12,7 @@
 //! | `delivery` | what follows a commit |
 //! | [`stream`] | live streams |
 //! | `health` | readiness |
+//! | [`contract`], [`smoke`] | commands that check the internal surface |
 //! | `waiting` | why a run in line waits |
 //!
 //! Invariants: every answer of 4xx or 5xx has the one documented shape; a run of somebody else is an unknown one; what
@@ -20,6 +22,7 @@ pub mod app;
 pub mod auth;
 pub mod commands;
 pub mod config;
+pub mod contract;
 pub mod cors;
 pub mod delivery;
 pub mod drain;
@@ -30,7 +33,9 @@ pub mod fields;
 pub mod health;
 pub mod keys;
 pub mod ports;
+pub mod program;
 pub mod routes;
+pub mod smoke;
 pub mod startup;
 pub mod state;
 pub mod stream;

@@ -151,7 +151,17 @@ pub fn fault_lines(faults: &Faults) -> Vec<String> {
 
 /// Parses this process's command line and environment, or says what is wrong and exits.
 pub fn parse<T: Parser + Validate>() -> T {
-    match try_parse(std::env::args_os(), &Lookup::from_process()) {
+    parse_with(&[])
+}
+
+/// As [`parse`], with values that win over the environment's, for a program that is another one with settings.
+pub fn parse_with<T: Parser + Validate>(fixed: &[(&str, &str)]) -> T {
+    let mut env = Lookup::from_process();
+    let fixed = fixed
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    env.0.extend(fixed);
+    match try_parse(std::env::args_os(), &env) {
         Ok(options) => options,
         Err(refusal) => std::process::exit(i32::from(refusal.report())),
     }

@@ -99,7 +99,7 @@ pub struct RuntimeOptions {
     pub runtime_service_name: String,
     #[arg(long, env = "RUNTIME_BUILD_SHA", default_value = "dev")]
     pub runtime_build_sha: String,
-    /// Key of signed requests; refused by this version, which does not understand them yet.
+    /// Key of signed requests to the internal surface; needs Redis.
     #[arg(long, env = "RUNTIME_SIGNATURE_SECRET", hide_env_values = true)]
     pub runtime_signature_secret: Option<Redacted<String>>,
     /// rust_active, shadow_only or read_only.

@@ -2,7 +2,9 @@
 
 use super::Runtime;
 use super::refusal::Refusal;
+use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use bytes::Bytes;
 use domain::RunId;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode, header};
@@ -24,15 +26,7 @@ impl FromRequest<Runtime> for Members {
                 message,
             ));
         }
-        let max_bytes = runtime.max_body_bytes;
-        let read = crate::extract::read_body(request.into_body(), max_bytes).await;
-        let bytes = read.map_err(|problem| match problem.status {
-            StatusCode::PAYLOAD_TOO_LARGE => {
-                let message = format!("body exceeds {max_bytes} bytes");
-                Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", message)
-            }
-            _ => Refusal::invalid("body could not be read"),
-        })?;
+        let bytes = read(request.into_body(), runtime.max_body_bytes).await?;
         if bytes.is_empty() {
             return Err(Refusal::invalid("body is empty"));
         }
@@ -43,6 +37,15 @@ impl FromRequest<Runtime> for Members {
             _ => Err(Refusal::unprocessable("body must be an object")),
         }
     }
+}
+
+/// The whole body; one byte too many is 413.
+pub async fn read(body: Body, max_bytes: usize) -> Result<Bytes, Refusal> {
+    let read = crate::extract::read_body(body, max_bytes).await;
+    read.map_err(|problem| match problem.status {
+        StatusCode::PAYLOAD_TOO_LARGE => Refusal::too_large(max_bytes),
+        _ => Refusal::invalid("body could not be read"),
+    })
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -133,15 +136,10 @@ impl FromRequestParts<Runtime> for MayWrite {
     type Rejection = Refusal;
 
     async fn from_request_parts(_: &mut Parts, runtime: &Runtime) -> Result<Self, Refusal> {
-        let mode = runtime.write_mode;
-        if mode.may_write() {
-            return Ok(Self);
+        if runtime.write_mode.may_write() {
+            Ok(Self)
+        } else {
+            Err(Refusal::frozen(runtime.write_mode))
         }
-        let message = format!("runtime authority writes are disabled in mode {}", mode.as_str());
-        Err(Refusal::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "write_path_frozen",
-            message,
-        ))
     }
 }

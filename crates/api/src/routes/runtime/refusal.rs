@@ -1,5 +1,6 @@
 //! Refusals of the internal surface: `{"error":"<code>","message":"<text>"}`; an unknown id has no message.
 
+use crate::config::WriteMode;
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
@@ -61,6 +62,23 @@ impl Refusal {
     pub fn unavailable() -> Self {
         let message = "run store is unavailable";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
+    }
+
+    /// The nonces of signed requests cannot be looked up: nobody is let in on trust.
+    pub fn replay_guard_unavailable() -> Self {
+        let message = "replay guard is unavailable";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
+    }
+
+    /// Another authority writes.
+    pub fn frozen(mode: WriteMode) -> Self {
+        let message = format!("runtime authority writes are disabled in mode {}", mode.as_str());
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "write_path_frozen", message)
+    }
+
+    pub fn too_large(max_bytes: usize) -> Self {
+        let message = format!("body exceeds {max_bytes} bytes");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", message)
     }
 
     pub fn internal() -> Self {
