@@ -195,6 +195,7 @@ impl Parts {
             .clone()
             .zip(options.runtime.runtime_signature_secret.as_ref());
         let signed = signed.map(|(nonces, secret)| Signed::new(secret.expose(), nonces));
+        routes::runtime::figures::register();
         let access = Access::new(self.authenticator(&options.jwt), signed, bound);
         let service = &options.runtime.runtime_service_name;
         tracing::info!(service, bind_addr = %bound, auth = access.word(), "runtime service listening");

@@ -77,30 +77,31 @@ impl Delivery {
 
     /// After a command's commit. `signal`: tell the worker that holds the run to look at it now.
     pub async fn deliver(&self, committed: &Committed, signal: bool) {
-        let Some(queue) = self.usable() else { return };
+        let count = committed.events.len();
+        let Some(queue) = self.usable() else {
+            return count_published(count, false);
+        };
         let signal = signal.then_some(committed.run.id);
         let job = committed.enqueue.as_ref();
         let announced = announce(queue, &committed.events, committed.remove_job, signal);
         // The client's futures are large; on the heap they cost idle requests nothing.
         let work = join(Box::pin(self.enqueue(queue, job)), Box::pin(announced));
-        if tokio::time::timeout(PATIENCE, work).await.is_err() {
-            tracing::warn!(run_id = %committed.run.id, "redis is slow, left to the relay");
+        match tokio::time::timeout(PATIENCE, work).await {
+            Ok(((), published)) => count_published(count, published),
+            Err(_) => {
+                count_published(count, false);
+                tracing::warn!(run_id = %committed.run.id, "redis is slow, left to the relay");
+            }
         }
     }
 
     /// Publishes events that need nothing else.
     pub async fn publish(&self, events: &[Event]) {
         let Some(queue) = self.usable() else {
-            metrics::counter!("runtime_publish_total", "result" => "error").increment(events.len() as u64);
-            return;
+            return count_published(events.len(), false);
         };
         let published = tokio::time::timeout(PATIENCE, queue.publish(events)).await;
-        let result = if matches!(published, Ok(Ok(()))) {
-            "ok"
-        } else {
-            "error"
-        };
-        metrics::counter!("runtime_publish_total", "result" => result).increment(events.len() as u64);
+        count_published(events.len(), matches!(published, Ok(Ok(()))));
     }
 
     async fn enqueue(&self, queue: &Queue, job: Option<&Job>) {
@@ -182,17 +183,26 @@ impl Delivery {
     }
 }
 
-/// Control signal first: the sooner a tool is stopped the better.
-async fn announce(queue: &Queue, events: &[Event], job: Option<JobId>, signal: Option<RunId>) {
+/// Control signal first: the sooner a tool is stopped the better. Whether the events are on their channels.
+async fn announce(queue: &Queue, events: &[Event], job: Option<JobId>, signal: Option<RunId>) -> bool {
     let mut faults = vec![];
     if let Some(run) = signal {
         faults.extend(queue.signal(run).await.err());
     }
-    faults.extend(queue.publish(events).await.err());
+    let published = queue.publish(events).await;
+    let is_published = published.is_ok();
+    faults.extend(published.err());
     if let Some(job) = job {
         faults.extend(queue.remove(&job).await.err());
     }
     for fault in faults {
         tracing::warn!(error = %crate::error::chain(&fault), "could not be announced");
     }
+    is_published
+}
+
+/// Events that went to their channels, or did not.
+pub fn count_published(events: usize, ok: bool) {
+    let result = if ok { "ok" } else { "error" };
+    metrics::counter!("runtime_publish_total", "result" => result).increment(events as u64);
 }

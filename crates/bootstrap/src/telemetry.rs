@@ -23,6 +23,9 @@ const BUCKETS: [f64; 12] = [
 /// What a text field is logged as: given its name and text, the text to be written instead, if another.
 pub type Scrub = Box<dyn Fn(&str, &str) -> Option<String> + Send + Sync>;
 
+/// Buckets of distances in events.
+const LAG_BUCKETS: [f64; 7] = [0.0, 1.0, 5.0, 25.0, 100.0, 1_000.0, 10_000.0];
+
 /// Starts logging; `filter` is a level or a `tracing` filter. Every text field passes `scrub`. A second call changes
 /// nothing.
 pub fn init(filter: &str, scrub: Scrub) {
@@ -62,10 +65,12 @@ pub fn metrics() -> PrometheusHandle {
 fn recorder_builder() -> PrometheusBuilder {
     let builder = PrometheusBuilder::new();
     let job = Matcher::Full("agent_job_duration_seconds".to_owned());
+    let lag = Matcher::Suffix("_lag_events".to_owned());
     let seconds = Matcher::Suffix("_seconds".to_owned());
     builder
         .set_buckets_for_metric(job, &JOB_BUCKETS)
         .and_then(|builder| builder.set_buckets_for_metric(seconds, &BUCKETS))
+        .and_then(|builder| builder.set_buckets_for_metric(lag, &LAG_BUCKETS))
         .unwrap_or_else(|_| PrometheusBuilder::new())
 }
 

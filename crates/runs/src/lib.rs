@@ -11,6 +11,7 @@
 //! | [`reprojection`], [`history`] | rebuilding projections; hashes of recorded histories |
 //! | [`reader`] | read views of the public API, streams and lists |
 //! | [`outbox`], [`sweep`], [`leases`], [`restore`] | what relay, reconciler and workers ask |
+//! | [`figures`] | metrics |
 //! | [`api_keys`], [`signing`], [`credits`] | who may come in, what may be spent |
 //!
 //! Invariants:
@@ -25,6 +26,7 @@ pub mod api_keys;
 mod authority;
 pub mod credits;
 pub mod db;
+pub mod figures;
 pub mod history;
 pub mod leases;
 pub mod orchestration;

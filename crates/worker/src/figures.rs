@@ -7,6 +7,7 @@ use queue::Delivery;
 
 /// Shows the counters at zero before their first event, so that a rate over them has a beginning.
 pub fn register() {
+    register_runtime();
     for name in [
         "agent_jobs_completed_total",
         "agent_jobs_failed_total",
@@ -36,6 +37,61 @@ pub fn register() {
     }
 }
 
+/// Families of the runtime's own names before their first event.
+fn register_runtime() {
+    runs::figures::register();
+    for result in ["ok", "error"] {
+        metrics::counter!("runtime_publish_total", "result" => result).increment(0);
+        count_lease(LeaseAction::Claim, result, 0);
+        count_lease(LeaseAction::Renew, result, 0);
+    }
+    count_lease(LeaseAction::Renew, "lost", 0);
+    count_lease(LeaseAction::Steal, "ok", 0);
+    for (result, class) in [("ok", "none"), ("error", "tool_error")] {
+        tool_lifecycle("settled", result, class, 0);
+    }
+    tool_lifecycle("started", "none", "none", 0);
+}
+
+/// What is done to the lease of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeaseAction {
+    Claim,
+    /// A claim of a run whose worker was lost.
+    Steal,
+    Renew,
+}
+
+/// Counts operations on leases; `result` is `ok`, `error` or `lost`.
+pub fn count_lease(action: LeaseAction, result: &'static str, count: u64) {
+    let action = match action {
+        LeaseAction::Claim => "claim",
+        LeaseAction::Steal => "steal",
+        LeaseAction::Renew => "renew",
+    };
+    metrics::counter!("runtime_lease_operation_total", "action" => action, "result" => result)
+        .increment(count);
+}
+
+/// Counts the claim of a run; its first events say whether it was taken over.
+pub fn count_claim(events: &[Event]) {
+    let lost =
+        |event: &Event| event.metadata.get("event").and_then(|name| name.as_str()) == Some("executor_lost");
+    if events.iter().any(lost) {
+        count_lease(LeaseAction::Steal, "ok", 1);
+    } else {
+        count_lease(LeaseAction::Claim, "ok", 1);
+    }
+}
+
+/// Counts a call of a tool; what it was called with is no label.
+fn tool_lifecycle(phase: &'static str, result: &'static str, error_class: &'static str, count: u64) {
+    let state = if phase == "started" { "running" } else { "settled" };
+    metrics::counter!("runtime_tool_lifecycle_total", "phase" => phase, "result" => result, "state" => state,
+        "error_class" => error_class)
+    .increment(count);
+}
+
 /// Counts a job that was handed out before: its worker died or was cut off.
 pub fn count_delivery(delivery: &Delivery) {
     if delivery.deliveries > 1 {
@@ -46,6 +102,16 @@ pub fn count_delivery(delivery: &Delivery) {
 /// Counts the tool results among committed events: one per settled step.
 pub fn count_tools(events: &[Event]) {
     for event in events {
+        match event.log_type {
+            LogType::ToolSuccess => tool_lifecycle("settled", "ok", "none", 1),
+            LogType::ToolError => tool_lifecycle("settled", "error", "tool_error", 1),
+            LogType::Info
+                if event.metadata.get("event").and_then(|name| name.as_str()) == Some("tool_call") =>
+            {
+                tool_lifecycle("started", "none", "none", 1);
+            }
+            _ => {}
+        }
         let status = match event.log_type {
             LogType::ToolSuccess => "success",
             LogType::ToolError => "error",

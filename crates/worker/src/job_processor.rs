@@ -4,6 +4,7 @@
 //! the two is safe: without the second nothing is written, and the lease of the first runs out.
 
 use crate::counting::AnyRemote;
+use crate::figures::LeaseAction;
 use crate::held::{HeldRuns, Hold, HoldGuard};
 use crate::log::{Announcer, FencedLog, with_sources};
 use crate::model::WithRetries;
@@ -85,7 +86,9 @@ impl JobProcessor {
             .await;
         drop(in_progress);
         metrics::counter!("agent_jobs_processed_total", "status" => status).increment(1);
-        metrics::histogram!("agent_job_duration_seconds").record(begun.elapsed().as_secs_f64());
+        let seconds = begun.elapsed().as_secs_f64();
+        metrics::histogram!("agent_job_duration_seconds").record(seconds);
+        metrics::histogram!("runtime_executor_run_duration_seconds").record(seconds);
     }
 
     /// Takes the run into the list of those held here. A run may come again before its last drive here has ended: resumed under a
@@ -133,7 +136,10 @@ impl JobProcessor {
         let run_id = delivery.job.run_id;
         let claimed = match self.claim(&delivery).await {
             Ok(claimed) => claimed,
-            Err(error) => return self.not_claimed(delivery, error).await,
+            Err(error) => {
+                crate::figures::count_lease(LeaseAction::Claim, "error", 1);
+                return self.not_claimed(delivery, error).await;
+            }
         };
         let Claimed {
             epoch,
@@ -141,6 +147,7 @@ impl JobProcessor {
             snapshot,
         } = claimed;
         let announcer = Announcer::new(self.queue.clone());
+        crate::figures::count_claim(&committed.events);
         announcer.announce(committed.events).await;
         let run = &committed.run;
         self.held.update(run_id, |hold| hold.epoch = Some(epoch));

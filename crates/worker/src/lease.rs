@@ -5,6 +5,7 @@
 //! reaper looks at). Taking a run over needs both to have run out, so one store may be away without harm. When neither
 //! confirmed a lease for almost its whole length the run is given up here, before another worker can own it.
 
+use crate::figures::{self, LeaseAction};
 use crate::held::{HeldRuns, Hold, LEASE_MARGIN};
 use crate::intake::Progress;
 use crate::log::with_sources;
@@ -111,6 +112,7 @@ impl LeaseThread {
                     match renewal.status {
                         RenewalStatus::Held { cancelled: true, .. } => self.held.cancel(renewal.run_id),
                         RenewalStatus::Held { paused, .. } => {
+                            figures::count_lease(LeaseAction::Renew, "ok", 1);
                             if paused {
                                 self.held.pause(renewal.run_id);
                             }
@@ -120,12 +122,14 @@ impl LeaseThread {
                         RenewalStatus::Lost => {
                             tracing::warn!(run_id = %renewal.run_id, "lease lost, the running step is stopped");
                             metrics::counter!("agent_leases_lost_total").increment(1);
+                            figures::count_lease(LeaseAction::Renew, "lost", 1);
                             self.held.cancel(renewal.run_id);
                         }
                     }
                 }
             }
             Err(error) => {
+                figures::count_lease(LeaseAction::Renew, "error", claims.len() as u64);
                 tracing::warn!(error = %with_sources(&error), "leases not renewed in the run store");
                 return false;
             }

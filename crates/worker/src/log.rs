@@ -119,7 +119,10 @@ impl Announcer {
 
 /// Announces committed events. A failure costs latency only: streams read the store.
 pub async fn publish(queue: &Queue, events: &[Event]) {
-    if let Err(error) = queue.publish(events).await {
+    let published = queue.publish(events).await;
+    let result = if published.is_ok() { "ok" } else { "error" };
+    metrics::counter!("runtime_publish_total", "result" => result).increment(events.len() as u64);
+    if let Err(error) = published {
         metrics::counter!("agent_publish_errors_total").increment(1);
         tracing::debug!(error = %error, source = ?error.source().map(ToString::to_string), "events not published");
     }

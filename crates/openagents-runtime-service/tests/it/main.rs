@@ -10,7 +10,7 @@
 mod bearer;
 mod contract;
 mod health;
-// mod metrics;
+mod metrics;
 mod modes;
 mod service;
 mod signature;

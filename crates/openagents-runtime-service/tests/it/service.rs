@@ -14,6 +14,7 @@ pub(crate) struct Service {
     pub(crate) process: Process,
     pub(crate) base: String,
     pub(crate) db_url: String,
+    client: Client,
 }
 
 /// The program on this port; `settings` are all it is told.
@@ -47,6 +48,7 @@ impl Service {
             process: program(port, &all).start(),
             base: format!("http://127.0.0.1:{port}"),
             db_url: db_url.to_owned(),
+            client: client(),
         };
         service.until_ready().await;
         service
@@ -55,7 +57,7 @@ impl Service {
     pub(crate) async fn until_ready(&self) {
         let url = format!("{}/readyz", self.base);
         eventually(SOON, || async {
-            let answer = client().get(&url).send().await;
+            let answer = self.client.get(&url).send().await;
             answer.is_ok_and(|answer| answer.status() == 200)
         })
         .await;
@@ -63,7 +65,7 @@ impl Service {
 
     /// A request without authentication; `path` from the root.
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        client().request(method, format!("{}{path}", self.base))
+        self.client.request(method, format!("{}{path}", self.base))
     }
 
     pub(crate) fn get(&self, path: &str) -> RequestBuilder {

@@ -4,6 +4,7 @@ use super::row::{LeaseEnd, RunRow};
 use super::steps::OpenStep;
 use super::write;
 use crate::db::tx::{Param, Statement};
+use crate::figures;
 use crate::projectors::{self, Newest, Projected, Projection};
 use domain::canonical::event_hash;
 use domain::clock::Ids;
@@ -191,6 +192,9 @@ impl<'a> Batch<'a> {
     pub(crate) fn finish(mut self, projection: Projection) -> (Vec<Statement>, RunRow, Vec<Event>) {
         self.redact_row();
         let projected = self.projected(projection);
+        if let Some(projected) = &projected {
+            figures::handed_to_commit(&self.events, projected.drift.is_some());
+        }
         let Self {
             run,
             events,
@@ -212,6 +216,7 @@ impl<'a> Batch<'a> {
     /// As [`Batch::finish`], of a run whose row is not there yet; see [`write::new_run_and_events`] for `fresh`.
     pub(crate) fn finish_new(mut self, fresh: Vec<Param>) -> (Statement, RunRow, Vec<Event>) {
         self.redact_row();
+        figures::handed_to_commit(&self.events, false);
         let projected = self
             .projected(Projection::default())
             .map_or_else(Vec::new, |projected| projected.params);

@@ -5,6 +5,7 @@ use crate::authority::batch::to_micros;
 use crate::authority::create::{self, Creation};
 use crate::authority::row::RunRow;
 use crate::db::tx::{self, Statement, Tx, params};
+use crate::figures;
 use crate::store::StoreError;
 use domain::decide::Rejection;
 use domain::event::Event;
@@ -49,7 +50,8 @@ impl Orchestration {
     pub async fn create(&self, new: NewRun, key: Option<IdempotencyKey>) -> Result<Created, CommandError> {
         let Some(key) = key else {
             let creation = create::platform_run(&new, self.context());
-            tx::write(&self.db, creation.statements).await?;
+            let written = tx::write(&self.db, creation.statements).await;
+            written.inspect_err(|_| figures::commit_failed())?;
             return Ok(created(creation.run, creation.events, creation.job));
         };
         let reads = vec![self.take_key(&new.user_id, &key)];
@@ -67,7 +69,9 @@ impl Orchestration {
         } = create::platform_run(&new, self.context());
         let params = params![new.user_id.0.clone(), key.key, answer(&run.state)];
         statements.push(Statement::new(STORE_ANSWER, params));
-        tx.commit(statements).await?;
+        tx.commit(statements)
+            .await
+            .inspect_err(|_| figures::commit_failed())?;
         Ok(created(run, events, job))
     }
 

@@ -16,6 +16,7 @@ use crate::authority::load::{Locked, lock, lock_and_read};
 use crate::authority::row::RunRow;
 use crate::db::Db;
 use crate::db::tx::Tx;
+use crate::figures;
 use crate::restore;
 use domain::breakage::{self, Breakage};
 use domain::change::Change;
@@ -265,7 +266,9 @@ impl Orchestration {
         }
         let follow_up = follow_up(&mut batch, job, is_claim);
         let (statements, run, events) = batch.finish(projection);
-        tx.commit(statements).await?;
+        tx.commit(statements)
+            .await
+            .inspect_err(|_| figures::commit_failed())?;
         let committed = Committed {
             run: run.state.clone(),
             events,

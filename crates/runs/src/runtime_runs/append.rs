@@ -5,6 +5,7 @@ use crate::authority::batch::{Batch, Context};
 use crate::authority::load::{Locked, lock};
 use crate::authority::write;
 use crate::db::tx::{Statement, Tx, params};
+use crate::figures;
 use crate::orchestration::{CommandError, Committed, refuse};
 use crate::runtime_machine::{Outcome, Refusal, State, Transition, step};
 use crate::store::StoreError;
@@ -177,7 +178,9 @@ async fn write_event(
         apply_stop(&mut batch, stop, &mut done);
     }
     let (statements, run, events) = batch.finish(projection);
-    tx.commit(statements).await?;
+    tx.commit(statements)
+        .await
+        .inspect_err(|_| figures::commit_failed())?;
     Ok(Committed {
         run: run.state,
         events,

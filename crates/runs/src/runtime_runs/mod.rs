@@ -17,6 +17,7 @@ use crate::authority::batch::{Batch, Context, Twin, to_micros};
 use crate::authority::create::{fresh_row, fresh_state};
 use crate::db::Db;
 use crate::db::tx::{Statement, Tx, params};
+use crate::figures;
 use crate::orchestration::Committed;
 use crate::projectors::Projection;
 use crate::runtime_machine::Refusal;
@@ -163,7 +164,8 @@ impl RuntimeRuns {
         );
         let (rest, run, events) = batch.finish(Projection::default());
         let (tx, _) = Tx::begin(&self.db, vec![]).await?;
-        tx.commit(std::iter::once(insert).chain(rest).collect()).await?;
+        let written = tx.commit(std::iter::once(insert).chain(rest).collect()).await;
+        written.inspect_err(|_| figures::commit_failed())?;
         let (view, twins) = self.get(run_id, EventWindow::default()).await?;
         Ok((view, twins, committed(run.state, events)))
     }

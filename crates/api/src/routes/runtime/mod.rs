@@ -7,6 +7,7 @@ pub mod access;
 pub mod body;
 pub mod carried;
 pub mod edge;
+pub mod figures;
 pub mod health;
 pub mod recordings;
 pub mod refusal;

@@ -3,7 +3,7 @@
 use super::Runtime;
 use super::body::RunPath;
 use super::refusal::Refusal;
-use ::runs::{Replay, RuntimeError};
+use ::runs::{Replay, RuntimeError, figures};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
@@ -30,6 +30,7 @@ pub async fn replay(State(runtime): State<Runtime>, RunPath(run_id): RunPath) ->
     let opening = replay.lines().await?.unwrap_or_default();
     let first = replay.lines().await?.unwrap_or_default();
     let rest = try_unfold(replay, more).inspect_err(|error| {
+        figures::replayed(false);
         tracing::warn!(error = %crate::error::chain(error), "replay is cut off");
     });
     let begun = once(async move { Ok(opening + &first) });
@@ -38,5 +39,9 @@ pub async fn replay(State(runtime): State<Runtime>, RunPath(run_id): RunPath) ->
 }
 
 async fn more(mut replay: Replay) -> Result<Option<(String, Replay)>, RuntimeError> {
-    Ok(replay.lines().await?.map(|lines| (lines, replay)))
+    let lines = replay.lines().await?;
+    if lines.is_none() {
+        figures::replayed(true);
+    }
+    Ok(lines.map(|lines| (lines, replay)))
 }

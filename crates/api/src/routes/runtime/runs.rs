@@ -4,7 +4,8 @@ use super::Runtime;
 use super::body::{MayWrite, Members, RunPath};
 use super::refusal::Refusal;
 use crate::extract::Query;
-use ::runs::{AppendEvent, EventWindow, NewRuntimeRun};
+use ::runs::figures::{self, AppendOutcome};
+use ::runs::{AppendEvent, Appended, EventWindow, NewRuntimeRun, RuntimeError};
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -46,7 +47,12 @@ pub async fn append(
         idempotency_key: members.text("idempotency_key")?,
         expected_previous_seq: members.count("expected_previous_seq")?,
     };
-    let appended = runtime.runs.append(run_id, event, window).await?;
+    let event_type = event.event_type.clone();
+    let appended = runtime.runs.append(run_id, event, window).await;
+    if let Some(outcome) = outcome(&appended) {
+        figures::not_appended(&event_type, outcome);
+    }
+    let appended = appended?;
     if let Some(committed) = &appended.committed {
         runtime
             .delivery
@@ -60,6 +66,19 @@ pub async fn append(
         response.headers_mut().insert(IDEMPOTENT_REPLAY, yes);
     }
     Ok(response)
+}
+
+/// What an append came to; nothing where the event was written, which its commit counts.
+fn outcome(appended: &Result<Appended, RuntimeError>) -> Option<AppendOutcome> {
+    match appended {
+        Ok(appended) if appended.committed.is_some() => None,
+        Ok(appended) if appended.replayed => Some(AppendOutcome::Replayed),
+        Ok(_) => Some(AppendOutcome::NoOp),
+        Err(RuntimeError::Invalid(_)) => Some(AppendOutcome::Invalid),
+        Err(RuntimeError::Conflict(_)) => Some(AppendOutcome::Conflict),
+        Err(RuntimeError::NotFound) => Some(AppendOutcome::NotFound),
+        Err(_) => Some(AppendOutcome::Error),
+    }
 }
 
 /// `GET /internal/v1/runs/{run_id}`.
