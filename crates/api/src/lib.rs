@@ -8,6 +8,7 @@
 //! | `app`, `startup` | build, serve, drain |
 //! | `edge`, `drain`, `error`, `extract`, `fields`, `cors` | what holds for every request |
 //! | `auth` | who is asking |
+//! | [`openapi`] | the description of the public routes |
 //! | `routes` | the public routes; `routes::runtime` the internal ones |
 //! | `delivery` | what follows a commit |
 //! | [`stream`] | live streams |
@@ -32,6 +33,7 @@ pub mod extract;
 pub mod fields;
 pub mod health;
 pub mod keys;
+pub mod openapi;
 pub mod ports;
 pub mod program;
 pub mod routes;

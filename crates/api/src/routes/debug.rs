@@ -2,6 +2,8 @@
 
 use crate::auth::Admin;
 use crate::error::chain;
+use crate::openapi::operator::WorkerStatus;
+use crate::openapi::refusals::ForAdmin;
 use crate::state::App;
 use axum::Json;
 use axum::extract::State;
@@ -18,6 +20,15 @@ const ERROR_CHARS: usize = 500;
 /// Longest wait for Redis.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// The queue as an operator wants to see it.
+#[utoipa::path(
+    get,
+    path = "/debug/worker-status",
+    operation_id = "worker_status",
+    tag = "admin",
+    responses((status = 200, description = "Queue and workers; also while Redis is away", body = WorkerStatus), ForAdmin),
+    security(("bearer" = []))
+)]
 pub async fn worker_status(State(app): State<App>, _: Admin) -> Json<Value> {
     let answer = match app.queue.as_ref().filter(|queue| queue.is_connected()) {
         None => Err("redis is not connected".to_owned()),

@@ -6,6 +6,10 @@ use crate::edge::Trace;
 use crate::error::Problem;
 use crate::extract::{FromFields, Json, RunPath, parse_run_id};
 use crate::fields::Fields;
+use crate::openapi::params::{RunIdPath, StepPath};
+use crate::openapi::refusals::{ForRun, ForSettling};
+use crate::openapi::request::SettleRequest;
+use crate::openapi::schema::{EffectsAnswer, SettledAnswer};
 use crate::state::App;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
@@ -14,6 +18,16 @@ use http::StatusCode;
 use runs::CommandError;
 use serde_json::{Value, json};
 
+/// The effect ledger of a run.
+#[utoipa::path(
+    get,
+    path = "/agent/run/{run_id}/effects",
+    operation_id = "effects",
+    tag = "runs",
+    params(RunIdPath),
+    responses((status = 200, description = "The ledger", body = EffectsAnswer), ForRun),
+    security(("bearer" = []))
+)]
 pub async fn list(
     State(app): State<App>,
     User(principal): User,
@@ -54,6 +68,17 @@ impl FromFields for Told {
     }
 }
 
+/// Say what became of a tool call whose outcome is unknown.
+#[utoipa::path(
+    post,
+    path = "/agent/run/{run_id}/effects/{step_id}",
+    operation_id = "settle_effect",
+    tag = "runs",
+    request_body = SettleRequest,
+    params(StepPath),
+    responses((status = 200, description = "Settled", body = SettledAnswer), ForSettling),
+    security(("bearer" = []))
+)]
 pub async fn settle(
     State(app): State<App>,
     User(principal): User,

@@ -5,6 +5,10 @@ use crate::auth::{Principal, Spectator, User};
 use crate::error::Problem;
 use crate::extract::{Query, RunPath};
 use crate::fields::Fields;
+use crate::openapi::events::NamedStreamEvent;
+use crate::openapi::params::{ConditionHeader, EventsQuery, LastEventIdHeader, RunIdPath, StreamPosition};
+use crate::openapi::refusals::ForStream;
+use crate::openapi::schema::EventsPage;
 use crate::state::App;
 use crate::stream::frames::Form;
 use axum::extract::{FromRequestParts, State};
@@ -19,6 +23,16 @@ use serde_json::{Value, json};
 const DEFAULT_LIMIT: u32 = 50;
 const MAX_LIMIT: i64 = 1000;
 
+/// Events of a run with its steps and messages: a page, or the named stream. A ticket opens the stream only.
+#[utoipa::path(
+    get,
+    path = "/agent/run/{run_id}/events",
+    operation_id = "events",
+    tag = "runs",
+    params(RunIdPath, EventsQuery, StreamPosition, LastEventIdHeader, ConditionHeader),
+    responses((status = 200, description = "A page, or the named stream when `Accept` holds `text/event-stream`", content((EventsPage = "application/json"), (NamedStreamEvent = "text/event-stream"))), (status = 204, description = "The stream is over and everything was seen"), (status = 304, description = "Nothing has changed since the `ETag` given"), ForStream),
+    security(("bearer" = []), ("ticket" = []))
+)]
 pub async fn events(
     State(app): State<App>,
     EventsCaller(principal): EventsCaller,

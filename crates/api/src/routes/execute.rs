@@ -5,6 +5,10 @@ use crate::edge::Trace;
 use crate::error::Problem;
 use crate::extract::{FromFields, Json, parse_run_id};
 use crate::fields::Fields;
+use crate::openapi::params::IdempotencyHeader;
+use crate::openapi::refusals::ForExecute;
+use crate::openapi::request::ExecuteRequest;
+use crate::openapi::schema::ExecuteAnswer;
 use crate::state::App;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -63,7 +67,17 @@ struct Call<'a> {
     trace: &'a Trace,
 }
 
-/// The handler.
+/// Create, list, start, stop, pause, resume, retry or look at a run.
+#[utoipa::path(
+    post,
+    path = "/agent/execute",
+    operation_id = "execute",
+    tag = "runs",
+    request_body = ExecuteRequest,
+    params(IdempotencyHeader),
+    responses((status = 200, description = "Done", body = ExecuteAnswer), ForExecute),
+    security(("bearer" = []))
+)]
 pub async fn execute(
     State(app): State<App>,
     User(principal): User,

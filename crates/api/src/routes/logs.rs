@@ -5,6 +5,10 @@ use crate::auth::{Principal, User};
 use crate::error::Problem;
 use crate::extract::{Query, parse_run_id};
 use crate::fields::Fields;
+use crate::openapi::events::DefaultStreamEvent;
+use crate::openapi::params::{ConditionHeader, LastEventIdHeader, LogsQuery, StreamPosition};
+use crate::openapi::refusals::ForStream;
+use crate::openapi::schema::LogsPage;
 use crate::state::App;
 use crate::stream::frames::Form;
 use axum::extract::State;
@@ -17,6 +21,16 @@ use serde_json::json;
 const DEFAULT_LIMIT: u32 = 100;
 const MAX_LIMIT: i64 = 1000;
 
+/// The log of a run: a page, or the default stream.
+#[utoipa::path(
+    get,
+    path = "/agent/logs",
+    operation_id = "logs",
+    tag = "runs",
+    params(LogsQuery, StreamPosition, LastEventIdHeader, ConditionHeader),
+    responses((status = 200, description = "A page, or the default stream", content((LogsPage = "application/json"), (DefaultStreamEvent = "text/event-stream"))), (status = 204, description = "The stream is over and everything was seen"), (status = 304, description = "Nothing has changed since the `ETag` given"), ForStream),
+    security(("bearer" = []))
+)]
 pub async fn logs(
     State(app): State<App>,
     User(principal): User,

@@ -6,6 +6,7 @@ pub mod events;
 pub mod execute;
 pub mod health;
 pub mod logs;
+pub mod pages;
 pub mod runtime;
 pub mod status;
 pub mod stream;
@@ -14,32 +15,45 @@ pub mod ticket;
 
 use crate::edge::{self, Edge};
 use crate::error::Problem;
+use crate::openapi;
 use crate::state::App;
-use axum::Router;
-use axum::routing::{get, post};
+use axum::{Extension, Router};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// Every route with its description; there is no other way to add one.
+pub fn described() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(openapi::base())
+        .routes(routes!(health::health))
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::ready))
+        .routes(routes!(health::readyz))
+        .routes(routes!(health::metrics))
+        .routes(routes!(pages::document))
+        .routes(routes!(pages::docs))
+        .routes(routes!(pages::redoc))
+        .routes(routes!(pages::asset))
+        .routes(routes!(execute::execute))
+        .routes(routes!(status::status))
+        .routes(routes!(logs::logs))
+        .routes(routes!(stream::default_form))
+        .routes(routes!(stream::named_form))
+        .routes(routes!(events::events))
+        .routes(routes!(thinking::think))
+        .routes(routes!(ticket::issue))
+        .routes(routes!(status::one))
+        .routes(routes!(effects::list))
+        .routes(routes!(effects::settle))
+        .routes(routes!(debug::worker_status))
+}
 
 /// The public surface with its edge.
 pub fn public(app: App, edge: Edge) -> Router {
-    Router::new()
-        .route("/health", get(health::health))
-        .route("/healthz", get(health::healthz))
-        .route("/ready", get(health::ready))
-        .route("/readyz", get(health::readyz))
-        .route("/metrics", get(health::metrics))
-        .route("/agent/execute", post(execute::execute))
-        .route("/agent/status", post(status::status))
-        .route("/agent/logs", get(logs::logs))
-        .route("/agent/logs/{run_id}/stream", get(stream::default_form))
-        .route("/agent/run/{run_id}/stream", get(stream::named_form))
-        .route("/agent/run/{run_id}/events", get(events::events))
-        .route("/agent/run/{run_id}/thinking", post(thinking::think))
-        .route("/agent/run/{run_id}/ticket", post(ticket::issue))
-        .route("/agent/run/{run_id}", get(status::one))
-        .route("/agent/run/{run_id}/effects", get(effects::list))
-        .route("/agent/run/{run_id}/effects/{step_id}", post(effects::settle))
-        .route("/debug/worker-status", get(debug::worker_status))
+    let document = pages::Document::of_version(&app.health.version);
+    Router::from(described())
         .fallback(async || Problem::not_found())
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
+        .layer(Extension(document))
         .layer(axum::middleware::from_fn_with_state(edge, edge::handle))
         .with_state(app)
 }

@@ -4,6 +4,10 @@ use crate::auth::User;
 use crate::error::Problem;
 use crate::extract::{FromFields, Json, RunPath, parse_run_id};
 use crate::fields::Fields;
+use crate::openapi::params::{ConditionHeader, RunIdPath};
+use crate::openapi::refusals::{ForRun, ForStatus};
+use crate::openapi::request::StatusRequest;
+use crate::openapi::schema::{RunAnswer, StatusAnswer};
 use crate::state::App;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -42,6 +46,16 @@ fn list(fields: &mut Fields, include: &str, limit: &str, default: i64) -> Option
     include.then_some(limit)
 }
 
+/// A run with its lists.
+#[utoipa::path(
+    post,
+    path = "/agent/status",
+    operation_id = "status",
+    tag = "runs",
+    request_body = StatusRequest,
+    responses((status = 200, description = "The run and the lists asked for", body = StatusAnswer), ForStatus),
+    security(("bearer" = []))
+)]
 pub async fn status(
     State(app): State<App>,
     User(principal): User,
@@ -62,7 +76,16 @@ pub async fn status(
     Ok(axum::Json(body).into_response())
 }
 
-/// `GET /agent/run/{run_id}`: the same without lists.
+/// A run.
+#[utoipa::path(
+    get,
+    path = "/agent/run/{run_id}",
+    operation_id = "run",
+    tag = "runs",
+    params(RunIdPath, ConditionHeader),
+    responses((status = 200, description = "The run", body = RunAnswer, headers(("ETag" = String, description = "For `If-None-Match`"))), (status = 304, description = "Nothing has changed since the `ETag` given"), ForRun),
+    security(("bearer" = []))
+)]
 pub async fn one(
     State(app): State<App>,
     User(principal): User,

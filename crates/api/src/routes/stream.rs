@@ -4,6 +4,9 @@ use super::thinking;
 use crate::auth::{Principal, Spectator};
 use crate::error::Problem;
 use crate::extract::{Query, RunPath};
+use crate::openapi::events::{DefaultStreamEvent, NamedStreamEvent};
+use crate::openapi::params::{LastEventIdHeader, RunIdPath, StreamPosition};
+use crate::openapi::refusals::ForStream;
 use crate::state::App;
 use crate::stream::Viewer;
 use crate::stream::cursor::{self, Asked, Head, Opening};
@@ -16,7 +19,16 @@ use domain::RunId;
 use futures::StreamExt as _;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
-/// `GET /agent/logs/{run_id}/stream`.
+/// Follow a run: the default form.
+#[utoipa::path(
+    get,
+    path = "/agent/logs/{run_id}/stream",
+    operation_id = "default_stream",
+    tag = "streams",
+    params(RunIdPath, StreamPosition, LastEventIdHeader),
+    responses((status = 200, description = "The stream", body = DefaultStreamEvent, content_type = "text/event-stream"), (status = 204, description = "The stream is over and everything was seen"), ForStream),
+    security(("bearer" = []), ("ticket" = []))
+)]
 pub async fn default_form(
     State(app): State<App>,
     Spectator(principal): Spectator,
@@ -27,7 +39,16 @@ pub async fn default_form(
     open(&app, &principal, run, &headers, (&query, Form::Default)).await
 }
 
-/// `GET /agent/run/{run_id}/stream`.
+/// Follow a run: the named form.
+#[utoipa::path(
+    get,
+    path = "/agent/run/{run_id}/stream",
+    operation_id = "named_stream",
+    tag = "streams",
+    params(RunIdPath, StreamPosition, LastEventIdHeader),
+    responses((status = 200, description = "The stream", body = NamedStreamEvent, content_type = "text/event-stream"), (status = 204, description = "The stream is over and everything was seen"), ForStream),
+    security(("bearer" = []), ("ticket" = []))
+)]
 pub async fn named_form(
     State(app): State<App>,
     Spectator(principal): Spectator,

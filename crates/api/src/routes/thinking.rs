@@ -5,6 +5,9 @@ use crate::auth::User;
 use crate::error::Problem;
 use crate::extract::{Query, RunPath};
 use crate::fields::Fields;
+use crate::openapi::params::{RunIdPath, ThinkingQuery};
+use crate::openapi::refusals::ForRunWithQuery;
+use crate::openapi::schema::ThinkingAnswer;
 use crate::state::App;
 use crate::stream::frames::Form;
 use crate::stream::message::thinking_frame;
@@ -22,6 +25,16 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Longest wait of a new viewer for the line there may be.
 const VIEWER_PATIENCE: Duration = Duration::from_millis(250);
 
+/// Show a line of thought to whoever watches the named stream.
+#[utoipa::path(
+    post,
+    path = "/agent/run/{run_id}/thinking",
+    operation_id = "think",
+    tag = "streams",
+    params(RunIdPath, ThinkingQuery),
+    responses((status = 200, description = "Shown", body = ThinkingAnswer), ForRunWithQuery),
+    security(("bearer" = []))
+)]
 pub async fn think(
     State(app): State<App>,
     User(principal): User,

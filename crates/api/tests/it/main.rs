@@ -13,6 +13,7 @@ mod errors;
 mod harness;
 mod internal;
 mod keys;
+mod openapi;
 mod process;
 mod streams;
 mod streams_faults;

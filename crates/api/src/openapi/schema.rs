@@ -1,0 +1,404 @@
+//! Answers. Handlers make them of rows; here is what they consist of. Tests against the running server keep both equal.
+
+use serde_json::Value;
+use utoipa::ToSchema;
+
+/// Members that are left out where they do not apply.
+pub const OPTIONAL: [(&str, &[&str]); 5] = [
+    (
+        "ExecuteAnswer",
+        &[
+            "progress",
+            "retry_of",
+            "error_message",
+            "waiting_for",
+            "runs",
+            "next_cursor",
+        ],
+    ),
+    (
+        "WaitingFor",
+        &["since", "until", "step_id", "tool_name", "tool_input", "epoch"],
+    ),
+    ("Problem", &["errors"]),
+    ("ReadinessAnswer", &["reason", "queue"]),
+    ("WorkerStatus", &["error"]),
+];
+
+/// A UUID.
+#[derive(Debug, ToSchema)]
+#[schema(value_type = String, format = "uuid")]
+pub struct Id(pub String);
+
+/// RFC 3339, UTC, with `Z` and microseconds.
+#[derive(Debug, ToSchema)]
+#[schema(value_type = String, format = "date-time", pattern = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$")]
+pub struct Time(pub String);
+
+/// Where a run stands.
+#[derive(Debug, ToSchema)]
+#[schema(rename_all = "snake_case")]
+pub enum RunStatus {
+    Created,
+    Queued,
+    Planning,
+    Executing,
+    WaitingUser,
+    Paused,
+    Completed,
+    Failed,
+    Cancelled,
+    Timeout,
+}
+
+/// Where a step stands.
+#[derive(Debug, ToSchema)]
+#[schema(rename_all = "snake_case")]
+pub enum StepStatus {
+    Pending,
+    Running,
+    Completed,
+    Failed,
+    Skipped,
+    Cancelled,
+}
+
+/// Kind of an event.
+#[derive(Debug, ToSchema)]
+#[schema(rename_all = "snake_case")]
+pub enum LogType {
+    Info,
+    Success,
+    Warning,
+    Error,
+    ToolSuccess,
+    ToolError,
+    PhaseAdvance,
+    StateTransition,
+    UserInputRequired,
+    Complete,
+}
+
+/// Why a run does not move.
+#[derive(Debug, ToSchema)]
+pub struct WaitingFor {
+    #[schema(inline)]
+    pub kind: WaitingKind,
+    pub since: Option<Time>,
+    /// When it goes on by itself.
+    pub until: Option<Time>,
+    pub detail: String,
+    /// `effect_unknown`: the step in question.
+    pub step_id: Option<Id>,
+    pub tool_name: Option<String>,
+    pub tool_input: Option<Value>,
+    /// `effect_unknown`: the question's number.
+    pub epoch: Option<i64>,
+}
+
+/// What a run can wait for.
+#[derive(Debug, ToSchema)]
+#[schema(rename_all = "snake_case")]
+pub enum WaitingKind {
+    Queue,
+    WorkerSlot,
+    Retry,
+    ModelBackoff,
+    User,
+    Approval,
+    EffectUnknown,
+    Budget,
+    SandboxCapacity,
+}
+
+/// How far a run is.
+#[derive(Debug, ToSchema)]
+pub struct Progress {
+    #[schema(minimum = 0, maximum = 100)]
+    pub percentage: f64,
+    /// From 1; 0 before a plan.
+    #[schema(minimum = 0)]
+    pub current_phase: i32,
+    #[schema(minimum = 0)]
+    pub total_phases: i32,
+    pub status: RunStatus,
+}
+
+/// Answer of `POST /agent/execute`.
+#[derive(Debug, ToSchema)]
+pub struct ExecuteAnswer {
+    /// `null` for `list`.
+    pub run_id: Option<Id>,
+    /// Status of the run; `ok` for `list`.
+    pub status: String,
+    pub message: String,
+    pub plan: Option<Value>,
+    /// `status` only.
+    pub progress: Option<Progress>,
+    /// `status` only.
+    pub retry_of: Option<Id>,
+    /// `status` only.
+    pub error_message: Option<String>,
+    /// `status` only.
+    pub waiting_for: Option<WaitingFor>,
+    /// `list` only.
+    pub runs: Option<Vec<ListedRun>>,
+    /// `list` only: set when there are older runs.
+    pub next_cursor: Option<String>,
+}
+
+/// A run in a list.
+#[derive(Debug, ToSchema)]
+pub struct ListedRun {
+    pub id: Id,
+    pub status: RunStatus,
+    pub prompt: String,
+    pub created_at: Time,
+    pub completed_at: Option<Time>,
+    pub waiting_for: Option<WaitingFor>,
+}
+
+/// A run.
+#[derive(Debug, ToSchema)]
+pub struct Run {
+    pub id: Id,
+    pub user_id: Option<String>,
+    pub prompt: String,
+    pub status: RunStatus,
+    pub plan: Option<Value>,
+    pub plan_version: i32,
+    pub current_phase: i32,
+    pub total_steps: i32,
+    pub completed_steps: i32,
+    pub failed_steps: i32,
+    pub total_tokens_used: i64,
+    pub total_credits_used: f64,
+    #[schema(minimum = 0, maximum = 9)]
+    pub priority: i32,
+    pub retry_of: Option<Id>,
+    pub external_id: Option<String>,
+    pub attempt: i32,
+    pub retry_count: i32,
+    pub max_retries: i32,
+    pub next_retry_at: Option<Time>,
+    pub error_message: Option<String>,
+    pub error_code: Option<String>,
+    #[schema(value_type = Object)]
+    pub metadata: Value,
+    pub state_version: i64,
+    /// Seq of the newest event.
+    pub last_seq: i64,
+    pub created_at: Time,
+    pub queued_at: Option<Time>,
+    pub started_at: Option<Time>,
+    pub completed_at: Option<Time>,
+    pub paused_at: Option<Time>,
+    pub resumed_at: Option<Time>,
+    pub deadline_at: Option<Time>,
+    pub waiting_for: Option<WaitingFor>,
+}
+
+/// A tool call.
+#[derive(Debug, ToSchema)]
+pub struct Step {
+    pub id: Id,
+    pub run_id: Id,
+    #[schema(minimum = 1)]
+    pub step_number: i32,
+    pub phase_number: i32,
+    pub tool_name: String,
+    pub tool_input: Option<Value>,
+    pub tool_output: Option<Value>,
+    pub status: StepStatus,
+    pub credits_used: f64,
+    pub retry_count: i32,
+    pub idempotency_key: String,
+    pub error_message: Option<String>,
+    #[schema(value_type = Object)]
+    pub metadata: Value,
+    pub created_at: Time,
+    pub started_at: Option<Time>,
+    pub completed_at: Option<Time>,
+    pub duration_ms: Option<i64>,
+}
+
+/// A message of the conversation.
+#[derive(Debug, ToSchema)]
+pub struct Message {
+    pub id: Id,
+    pub run_id: Id,
+    pub step_id: Option<Id>,
+    #[schema(inline)]
+    pub role: Role,
+    pub content: String,
+    pub tool_call_id: Option<String>,
+    pub tool_name: Option<String>,
+    #[schema(value_type = Object)]
+    pub metadata: Value,
+    pub created_at: Time,
+}
+
+/// Who said it.
+#[derive(Debug, ToSchema)]
+#[schema(rename_all = "snake_case")]
+pub enum Role {
+    User,
+    Assistant,
+    System,
+    Tool,
+}
+
+/// A file that a run made.
+#[derive(Debug, ToSchema)]
+pub struct Artifact {
+    pub id: Id,
+    pub run_id: Id,
+    pub step_id: Option<Id>,
+    pub user_id: Option<String>,
+    pub filename: String,
+    pub file_path: String,
+    pub file_type: String,
+    pub file_size: i64,
+    pub content_hash: String,
+    pub storage_bucket: String,
+    pub storage_key: String,
+    pub created_at: Time,
+}
+
+/// A stored event.
+#[derive(Debug, ToSchema)]
+pub struct Log {
+    pub id: Id,
+    pub run_id: Id,
+    #[schema(minimum = 1)]
+    pub seq: i64,
+    pub log_type: LogType,
+    pub message: String,
+    #[schema(value_type = Object)]
+    pub metadata: Value,
+    pub created_at: Time,
+}
+
+/// Answer of `GET /agent/run/{run_id}`.
+#[derive(Debug, ToSchema)]
+pub struct RunAnswer {
+    pub run: Run,
+    pub progress: Progress,
+}
+
+/// Answer of `POST /agent/status`; lists not asked for are `null`.
+#[derive(Debug, ToSchema)]
+pub struct StatusAnswer {
+    pub run: Run,
+    pub progress: Progress,
+    /// Oldest first.
+    pub steps: Option<Vec<Step>>,
+    /// Oldest first.
+    pub messages: Option<Vec<Message>>,
+    /// Newest first.
+    pub artifacts: Option<Vec<Artifact>>,
+    /// Newest first.
+    pub logs: Option<Vec<Log>>,
+}
+
+/// A page of `GET /agent/logs`, oldest first.
+#[derive(Debug, ToSchema)]
+pub struct LogsPage {
+    pub logs: Vec<Log>,
+    pub has_more: bool,
+    /// `created_at` of the last row when there are more: the next page's `since`.
+    pub next_cursor: Option<Time>,
+}
+
+/// `mode` of `GET /agent/logs`.
+#[derive(Debug, ToSchema)]
+#[schema(rename_all = "snake_case")]
+pub enum LogsMode {
+    Polling,
+    Stream,
+    Streaming,
+}
+
+/// A page of `GET …/events`.
+#[derive(Debug, ToSchema)]
+pub struct EventsPage {
+    pub run: RunBrief,
+    pub steps: Vec<Step>,
+    pub messages: Vec<Message>,
+    pub events: Vec<NamedEvent>,
+    pub last_seq: i64,
+}
+
+/// The run of an [`EventsPage`].
+#[derive(Debug, ToSchema)]
+pub struct RunBrief {
+    pub id: Id,
+    pub status: RunStatus,
+    pub current_phase: i32,
+    pub plan: Option<Value>,
+    pub error_message: Option<String>,
+}
+
+/// A stored event in the named form.
+#[derive(Debug, ToSchema)]
+pub struct NamedEvent {
+    pub seq: i64,
+    pub event: String,
+    #[schema(value_type = Object)]
+    pub data: Value,
+}
+
+/// An entry of the effect ledger.
+#[derive(Debug, ToSchema)]
+pub struct Effect {
+    pub step_id: Id,
+    pub step_number: i32,
+    pub tool_name: String,
+    pub tool_input: Option<Value>,
+    /// `pure`, `idempotent` or `at_most_once`.
+    pub effect: String,
+    pub status: StepStatus,
+    /// `pending`, `claimed`, `unknown` or `settled`.
+    pub state: String,
+    pub idempotency_key: String,
+    pub tries: i32,
+    pub claimed_epoch: Option<i64>,
+    pub settled_epoch: Option<i64>,
+    pub error_message: Option<String>,
+    pub claimed_at: Option<Time>,
+    pub settled_at: Option<Time>,
+}
+
+/// The effect ledger of a run.
+#[derive(Debug, ToSchema)]
+pub struct EffectsAnswer {
+    pub run_id: Id,
+    pub effects: Vec<Effect>,
+}
+
+/// Answer of `POST …/effects/{step_id}`.
+#[derive(Debug, ToSchema)]
+pub struct SettledAnswer {
+    pub run_id: Id,
+    pub step_id: Id,
+    pub decision: String,
+    pub status: RunStatus,
+    pub message: String,
+}
+
+/// Answer of `POST …/ticket`.
+#[derive(Debug, ToSchema)]
+pub struct TicketAnswer {
+    #[schema(pattern = r"^tk_")]
+    pub ticket: String,
+    pub run_id: Id,
+    /// Seconds.
+    #[schema(minimum = 0)]
+    pub expires_in: i64,
+}
+
+/// Answer of `POST …/thinking`.
+#[derive(Debug, ToSchema)]
+pub struct ThinkingAnswer {
+    pub success: bool,
+}
