@@ -40,6 +40,7 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!("0003_access"),
     migration!("0004_effects"),
     migration!("0005_signing_keys"),
+    migration!("0006_tenancy"),
 ];
 
 /// Tables of schema `runtime` that must exist afterwards.
@@ -119,6 +120,9 @@ pub(super) async fn up(db: &Db, list: &[Migration]) -> Result<MigrationReport, M
     let outcome = apply_missing(&client, list).await;
     unlocked(client).await;
     let applied = outcome?;
+    if !applied.is_empty() {
+        db.reconnect();
+    }
     Ok(MigrationReport {
         applied,
         total: list.len(),
@@ -137,7 +141,7 @@ pub async fn down(db: &Db, list: &[Migration]) -> Result<(), MigrationError> {
 async fn locked(db: &Db) -> Result<Object, MigrationError> {
     let client = db.client().await?;
     client
-        .batch_execute("SET statement_timeout = 0; SET client_min_messages = warning")
+        .batch_execute("RESET ROLE; SET statement_timeout = 0; SET client_min_messages = warning")
         .await?;
     client
         .execute("SELECT pg_advisory_lock($1)", &[&LOCK_KEY])

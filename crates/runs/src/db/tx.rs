@@ -1,7 +1,7 @@
 //! A transaction in two round trips: `BEGIN` travels with the first reads, `COMMIT` with the last writes.
 //!
 //! A statement that fails makes the server answer `COMMIT` with a rollback, so a transaction is never half
-//! done. A [`Tx`] that is dropped before its end (cancelled future) closes its connection: the server rolls back,
+//! done. A transaction for a user says so first, in the same round trip. A [`Tx`] that is dropped before its end (cancelled future) closes its connection: the server rolls back,
 //! and no later user of the pool can get a connection that is inside a transaction.
 
 use super::Db;
@@ -35,8 +35,21 @@ macro_rules! params {
 }
 pub(crate) use params;
 
+/// For whom a transaction acts, until its end.
+const ACT_FOR: &str = "SELECT set_config('app.actor', 'user', true), set_config('app.user_id', $1, true)";
+
+/// What must come first in a transaction: nothing, when it acts for the system.
+fn opening(db: &Db) -> Option<Statement> {
+    let user = db.user()?;
+    Some(Statement::new(ACT_FOR, params![user.0.clone()]))
+}
+
 /// Runs one statement of its own and gives its rows.
 pub(crate) async fn query(db: &Db, statement: Statement) -> Result<Vec<Row>, StoreError> {
+    if let Some(opening) = opening(db) {
+        let mut rows = whole(db, vec![opening, statement]).await?;
+        return Ok(rows.pop().unwrap_or_default());
+    }
     let client = db.client().await?;
     let prepared = client.prepare_cached(statement.sql).await?;
     run(&client, (prepared, statement.params)).await
@@ -49,12 +62,22 @@ pub(crate) async fn write(db: &Db, mut writes: Vec<Statement>) -> Result<(), Sto
     {
         return query(db, only).await.map(drop);
     }
+    let statements = opening(db).into_iter().chain(writes).collect();
+    whole(db, statements).await.map(drop)
+}
+
+/// A transaction of these statements, in one round trip; gives each one's rows.
+async fn whole(db: &Db, statements: Vec<Statement>) -> Result<Vec<Vec<Row>>, StoreError> {
     let client = db.client().await?;
-    let writes = prepare(&client, writes).await?;
+    let statements = prepare(&client, statements).await?;
     let tx = Tx { client: Some(client) };
-    let (begun, committed) = join(tx.client()?.batch_execute("BEGIN"), tx.write_and_commit(writes)).await;
+    let (begun, committed) = join(
+        tx.client()?.batch_execute("BEGIN"),
+        tx.write_and_commit(statements),
+    )
+    .await;
     begun?;
-    tx.give_back(committed).map(drop)
+    tx.give_back(committed)
 }
 
 /// A statement the server knows already, and its parameters.
@@ -85,7 +108,9 @@ impl Tx {
     /// Opens a transaction and reads in it, all in one round trip (but for statements not prepared yet).
     pub(crate) async fn begin(db: &Db, reads: Vec<Statement>) -> Result<(Self, Vec<Vec<Row>>), StoreError> {
         let client = db.client().await?;
-        let reads = prepare(&client, reads).await?;
+        let opening = opening(db);
+        let opened = opening.is_some();
+        let reads = prepare(&client, opening.into_iter().chain(reads).collect()).await?;
         let tx = Self { client: Some(client) };
         let (begun, rows) = {
             let client = tx.client()?;
@@ -93,8 +118,12 @@ impl Tx {
             join(client.batch_execute("BEGIN"), in_order(reads)).await
         };
         begun?;
-        match rows.into_iter().collect() {
-            Ok(rows) => Ok((tx, rows)),
+        let rows: Result<Vec<_>, _> = rows.into_iter().collect();
+        match rows {
+            Ok(mut rows) => {
+                rows.drain(..usize::from(opened));
+                Ok((tx, rows))
+            }
             Err(error) => {
                 tx.roll_back().await?;
                 Err(error)

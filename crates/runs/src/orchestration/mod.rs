@@ -67,6 +67,15 @@ impl Orchestration {
         Self { redactor, ..self }
     }
 
+    /// Sees and changes this user's runs only, whatever is asked of it.
+    #[must_use]
+    pub fn of_user(&self, user: &UserId) -> Self {
+        Self {
+            db: self.db.of_user(user),
+            ..self.clone()
+        }
+    }
+
     /// What the first claim of a run says in its log.
     #[must_use]
     pub fn with_opening(self, line: NewEvent) -> Self {

@@ -13,6 +13,7 @@ pub use views::{RunHead, RunParts};
 pub use waiting::IN_LINE;
 
 use crate::db::Db;
+use domain::ids::UserId;
 
 /// Reads runs; cheap to clone.
 #[derive(Debug, Clone)]
@@ -23,5 +24,11 @@ pub struct Reader {
 impl Reader {
     pub fn new(db: Db) -> Self {
         Self { db }
+    }
+
+    /// Sees this user's runs only, whatever it asks for.
+    #[must_use]
+    pub fn of_user(&self, user: &UserId) -> Self {
+        Self::new(self.db.of_user(user))
     }
 }

@@ -15,11 +15,13 @@ mod effects;
 mod migrations;
 mod reading;
 mod recordings;
-mod reprojection;
 mod redaction;
+mod reprojection;
 mod runtime;
 mod steps;
 mod support;
 mod sweeps;
+mod tenancy;
+
 mod tls;
 mod workers;
