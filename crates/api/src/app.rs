@@ -248,11 +248,11 @@ impl Server {
         let addr = |listener: &Option<TcpListener>| listener.as_ref().and_then(|own| own.local_addr().ok());
         let (public_addr, internal_addr) = (addr(&public), addr(&internal));
         if let (Some(listener), Some(bound)) = (internal, internal_addr) {
-            open(listener, parts.internal(options, bound), shutdown);
+            open(listener, parts.internal(options, bound), options, shutdown);
         }
         if let (Some(listener), Some(bound)) = (public, public_addr) {
             tracing::info!(bind_addr = %bound, version = %options.server.api_version, "agent api listening");
-            open(listener, parts.public(options, shutdown), shutdown);
+            open(listener, parts.public(options, shutdown), options, shutdown);
         }
         Ok(Self {
             public: public_addr,
@@ -302,9 +302,13 @@ async fn listener(wanted: bool, addr: &str, deadline: Instant) -> Result<Option<
         .map_err(|error| StartError::Address(addr.to_owned(), error))
 }
 
-fn open(listener: TcpListener, router: Router, shutdown: &Shutdown) {
+fn open(listener: TcpListener, router: Router, options: &Options, shutdown: &Shutdown) {
     let (soft, hard) = (shutdown.soft(), shutdown.hard());
-    shutdown.track(http::serve(listener, router, HttpLimits::default(), soft, hard));
+    let limits = HttpLimits {
+        write_stall: Duration::from_secs(options.server.api_write_stall_seconds),
+        ..HttpLimits::default()
+    };
+    shutdown.track(http::serve(listener, router, limits, soft, hard));
 }
 
 fn warn_of_ignored(options: &Options) {

@@ -1,13 +1,18 @@
 //! Our accept loop over hyper's HTTP/1.
 //!
 //! It exists because `axum::serve` has no header-read timeout and its graceful shutdown waits for streams that never end.
-//! Here a slow header is cut, buffers are small (10 KB instead of 21 KB per idle stream), connections are
-//! counted, and shutdown has a soft stage (finish requests) and a hard one (drop connections).
+//! Here a slow header is cut, a client that takes nothing any more is cut (see [`stall`]), buffers are small (10 KB
+//! instead of 21 KB per idle stream), connections are counted, and shutdown has a soft stage (finish requests) and
+//! a hard one (drop connections). Between the two, new connections still get an answer and are then closed: whoever asks
+//! for readiness is told, and nobody who has not heard of the shutdown yet is refused.
+
+mod stall;
 
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use stall::Stalling;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +31,8 @@ pub struct HttpLimits {
     pub max_buf_bytes: usize,
     /// Open connections; further ones wait to be accepted.
     pub max_connections: usize,
+    /// A connection whose client takes nothing of what is to be written for this long is closed.
+    pub write_stall: Duration,
 }
 
 impl Default for HttpLimits {
@@ -34,6 +41,7 @@ impl Default for HttpLimits {
             header_timeout: Duration::from_secs(10),
             max_buf_bytes: 16 * 1024,
             max_connections: 20_000,
+            write_stall: Duration::from_secs(30),
         }
     }
 }
@@ -61,13 +69,18 @@ pub async fn serve(
 ) {
     let permits = Arc::new(Semaphore::new(limits.max_connections));
     let tracker = TaskTracker::new();
+    let idle = idle_after(&soft, &tracker);
+    tokio::pin!(idle);
     loop {
-        let Ok(permit) = permits.clone().acquire_owned().await else {
-            break;
+        let next = async {
+            let permit = permits.clone().acquire_owned().await;
+            (permit, accept(&listener).await)
         };
-        let stream = tokio::select! {
-            () = soft.cancelled() => break,
-            stream = accept(&listener) => stream,
+        let (permit, stream) = tokio::select! {
+            biased;
+            () = hard.cancelled() => break,
+            () = &mut idle => break,
+            next = next => next,
         };
         let connection = connection(stream, router.clone(), limits, soft.clone());
         let hard = hard.clone();
@@ -79,12 +92,13 @@ pub async fn serve(
             drop(permit);
         });
     }
-    drop(listener);
+}
+
+/// Returns when nothing is in work any more after the soft token.
+async fn idle_after(soft: &CancellationToken, tracker: &TaskTracker) {
+    soft.cancelled().await;
     tracker.close();
-    tokio::select! {
-        () = tracker.wait() => {}
-        () = hard.cancelled() => {}
-    }
+    tracker.wait().await;
 }
 
 /// Accepts one connection; out-of-descriptors and the like are waited out, not fatal.
@@ -101,20 +115,23 @@ async fn accept(listener: &TcpListener) -> TcpStream {
 }
 
 async fn connection(stream: TcpStream, router: Router, limits: HttpLimits, soft: CancellationToken) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(error = %error, "nodelay not set");
+    if let Err(error) = stall::prepare(&stream, limits.write_stall) {
+        tracing::debug!(error = %error, "socket options not set");
     }
+    let stream = Stalling::new(stream, limits.write_stall, soft.clone());
+    // One that comes after the shutdown began gets one answer.
+    let late = soft.is_cancelled();
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
         .max_buf_size(limits.max_buf_bytes)
-        .keep_alive(true);
+        .keep_alive(!late);
     let serving = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     tokio::pin!(serving);
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,
-        () = soft.cancelled() => {
+        () = soft.cancelled(), if !late => {
             serving.as_mut().graceful_shutdown();
             serving.await
         }
@@ -181,5 +198,82 @@ mod tests {
             answer.starts_with("HTTP/1.1 200") && answer.ends_with("done"),
             "{answer}"
         );
+    }
+
+    #[tokio::test]
+    async fn a_client_that_reads_nothing_is_cut_and_others_are_not() {
+        let endless = || {
+            let chunk = Ok::<_, std::convert::Infallible>(vec![b'x'; 64 * 1024]);
+            axum::body::Body::from_stream(futures::stream::repeat_with(move || chunk.clone()))
+        };
+        let router = Router::new().route("/", get(async move || endless()));
+        let limits = HttpLimits {
+            write_stall: Duration::from_millis(300),
+            ..HttpLimits::default()
+        };
+        let (addr, _soft, _hard) = start(router, limits).await;
+        let ask = async || {
+            let mut stream = TcpStream::connect(addr).await.unwrap();
+            stream
+                .write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                .await
+                .unwrap();
+            stream
+        };
+        let (mut deaf, mut reader) = (ask().await, ask().await);
+        let mut buffer = vec![0; 64 * 1024];
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(1) {
+            assert_ne!(reader.read(&mut buffer).await.unwrap(), 0, "who reads is served");
+        }
+        // What the system holds for the deaf one comes to an end.
+        let rest = async { while !matches!(deaf.read(&mut buffer).await, Ok(0) | Err(_)) {} };
+        tokio::time::timeout(Duration::from_secs(10), rest)
+            .await
+            .expect("the deaf one is cut");
+    }
+
+    #[tokio::test]
+    async fn new_connections_are_answered_while_old_ones_end() {
+        let gate = CancellationToken::new();
+        let wait = gate.clone();
+        let router = Router::new()
+            .route("/", get(async move || wait.cancelled().await))
+            .route("/ready", get(async || "no"));
+        let (addr, soft, _hard) = start(router, HttpLimits::default()).await;
+        let ask = async |path: &str| {
+            let mut stream = TcpStream::connect(addr).await?;
+            let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+            stream.write_all(request.as_bytes()).await?;
+            io::Result::Ok(stream)
+        };
+        let mut old = ask("/").await.unwrap();
+        let mut answer = String::new();
+        let mut before = ask("/ready").await.unwrap();
+        before.read_exact(&mut [0; 12]).await.unwrap();
+        soft.cancel();
+        ask("/ready")
+            .await
+            .unwrap()
+            .read_to_string(&mut answer)
+            .await
+            .unwrap();
+        assert!(
+            answer.starts_with("HTTP/1.1 200") && answer.ends_with("no"),
+            "{answer}"
+        );
+        gate.cancel();
+        answer.clear();
+        old.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        // Nothing is in work any more: the listener closes.
+        let closed = async {
+            while ask("/ready").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), closed)
+            .await
+            .expect("the listener closes");
     }
 }

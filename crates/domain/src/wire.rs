@@ -2,6 +2,8 @@
 
 use crate::clock::wire_time;
 use crate::event::{Event, LogType};
+use crate::ids::RunId;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 /// The default form: the object behind `data:` of the default stream, and the message published on
@@ -27,6 +29,52 @@ pub fn default_data(event: &Event) -> Value {
         "metadata": event.metadata,
         "timestamp": wire_time(event.created_at),
     })
+}
+
+/// [`default_data`] of an ordinary event, borrowed.
+#[derive(Serialize)]
+struct Log<'a> {
+    r#type: &'static str,
+    run_id: RunId,
+    seq: i64,
+    id: uuid::Uuid,
+    log_type: LogType,
+    message: &'a str,
+    metadata: &'a Map<String, Value>,
+    timestamp: String,
+}
+
+/// [`default_data`] as text, without a copy of the event: each one is made into frames.
+pub fn default_text(event: &Event) -> String {
+    let log = Log {
+        r#type: "log",
+        run_id: event.run_id,
+        seq: event.seq,
+        id: event.id,
+        log_type: event.log_type,
+        message: &event.message,
+        metadata: &event.metadata,
+        timestamp: wire_time(event.created_at),
+    };
+    let text = match event.log_type {
+        LogType::Complete => None,
+        _ => serde_json::to_string(&log).ok(),
+    };
+    text.unwrap_or_else(|| default_data(event).to_string())
+}
+
+/// [`named_data`] as text, likewise.
+pub fn named_text(event: &Event) -> (&'static str, String) {
+    let kind = event.metadata.get("event").and_then(Value::as_str);
+    match (event.log_type, kind) {
+        (LogType::Info, Some("tool_call" | "message" | "output")) => {}
+        (LogType::Info | LogType::Success | LogType::Warning | LogType::Error, _) => {
+            return ("log", default_text(event));
+        }
+        _ => {}
+    }
+    let (name, data) = named_data(event);
+    (name, data.to_string())
 }
 
 fn pick(metadata: &Map<String, Value>, keys: &[&str]) -> Value {
@@ -98,5 +146,33 @@ pub fn named_data(event: &Event) -> (&'static str, Value) {
             pick(metadata, &["id", "type", "file_name", "url", "mime_type"]),
         ),
         LogType::Info | LogType::Success | LogType::Warning | LogType::Error => ("log", default_data(event)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::NewEvent;
+
+    #[test]
+    fn texts_are_the_data_as_text() {
+        for log_type in LogType::ALL {
+            for kind in ["", "tool_call", "message", "output", "other"] {
+                let metadata = json!({"event": kind, "to_status": "queued", "status": "failed", "content": "a\r\n\u{2028}"});
+                let new = NewEvent::new(log_type, "ü \"quoted\" \u{1}", metadata);
+                let event = Event {
+                    id: uuid::Uuid::nil(),
+                    run_id: RunId(uuid::Uuid::nil()),
+                    seq: 7,
+                    log_type: new.log_type,
+                    message: new.message,
+                    metadata: new.metadata,
+                    created_at: jiff::Timestamp::UNIX_EPOCH,
+                };
+                assert_eq!(default_text(&event), default_data(&event).to_string());
+                let (name, data) = named_data(&event);
+                assert_eq!(named_text(&event), (name, data.to_string()));
+            }
+        }
     }
 }

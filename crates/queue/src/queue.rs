@@ -175,7 +175,7 @@ impl Queue {
         let pipeline = self.store.connection().with(Patience::Brief).pipeline();
         let queued = async {
             for event in events {
-                let payload = domain::wire::default_data(event).to_string();
+                let payload = domain::wire::default_text(event);
                 let () = pipeline.publish(log_channel(event.run_id), payload).await?;
             }
             pipeline.all::<Value>().await

@@ -8,6 +8,7 @@
 //! | [`FaultProxy`] | cuts, stalls and loses replies between a client and any of these |
 //! | [`Program`], [`Process`], [`bin`] | our own binaries as children |
 //! | [`Sse`], [`Frame`] | strict event-stream client |
+//! | [`Watch`] | the same over a bare socket, for thousands |
 //! | [`jwt`], [`free_port`], [`eventually`] | small things |
 //!
 //! Invariants:
@@ -45,6 +46,7 @@ mod redis;
 mod s3;
 mod sse;
 mod token;
+mod watch;
 
 pub use model::{Answer, ModelServer, Recorded, Wire};
 pub use poll::{eventually, eventually_some};
@@ -57,3 +59,4 @@ pub use redis::Redis;
 pub use s3::S3;
 pub use sse::{Frame, Sse};
 pub use token::jwt;
+pub use watch::{Watch, frame_id};

@@ -58,6 +58,9 @@ pub struct ServerOptions {
     /// Time for requests in work after SIGTERM, in seconds.
     #[arg(long, env = "API_SHUTDOWN_GRACE_SECONDS", default_value_t = 25)]
     pub api_shutdown_grace_seconds: u64,
+    /// A client that takes nothing of its answer for this long is disconnected, in seconds.
+    #[arg(long, env = "API_WRITE_STALL_SECONDS", default_value_t = 30)]
+    pub api_write_stall_seconds: u64,
     /// Apply the schema at start; when false an older schema ends the start with 69.
     #[arg(long, env = "DB_AUTO_MIGRATE", default_value_t = true, action = ArgAction::Set)]
     pub db_auto_migrate: bool,

@@ -94,7 +94,6 @@ async fn stream(app: &App, run: RunId, after: i64, form: Form) -> Response {
         form,
         pace: app.pace,
         clock: app.clock.clone(),
-        stop: app.stop.clone(),
     };
     let attached = app.tails.attach(run).await;
     let mut viewer = Viewer::new(attached, after, setting);

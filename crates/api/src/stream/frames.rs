@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use domain::clock::wire_time;
-use domain::wire::{default_data, named_data};
+use domain::wire::{default_text, named_text};
 use domain::{Event, LogType, RunId};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -28,6 +28,7 @@ pub struct Frame {
     pub seq: i64,
     /// The `complete` frame, after which a stream ends.
     pub last: bool,
+    pub created_at: Timestamp,
     default: Bytes,
     named: Bytes,
 }
@@ -37,8 +38,21 @@ impl Frame {
         Self {
             seq: event.seq,
             last: is_last(event),
+            created_at: event.created_at,
             default: render(event, Form::Default),
             named: render(event, Form::Named),
+        }
+    }
+
+    /// As a message brought it.
+    #[cfg(test)]
+    pub(super) const fn raw(seq: i64, last: bool, bytes: Bytes) -> Self {
+        Self {
+            seq,
+            last,
+            created_at: Timestamp::UNIX_EPOCH,
+            default: bytes,
+            named: Bytes::new(),
         }
     }
 
@@ -62,9 +76,9 @@ pub fn is_last(event: &Event) -> bool {
 /// A stored event in one form, with its seq as id.
 pub fn render(event: &Event, form: Form) -> Bytes {
     let text = match form {
-        Form::Default => format!("id: {}\ndata: {}\n\n", event.seq, default_data(event)),
+        Form::Default => format!("id: {}\ndata: {}\n\n", event.seq, default_text(event)),
         Form::Named => {
-            let (name, data) = named_data(event);
+            let (name, data) = named_text(event);
             format!("id: {}\nevent: {name}\ndata: {data}\n\n", event.seq)
         }
     };

@@ -7,14 +7,20 @@
 //!
 //! [`Tails`] and [`Viewer`] see the store and the bus only through [`EventStore`] and [`LiveBus`].
 
+#[cfg(test)]
+mod broken;
 pub mod cursor;
 pub mod frames;
 pub mod message;
+pub mod meter;
+#[cfg(test)]
+mod model;
 pub mod reconcile;
 pub mod tail;
 pub mod tails;
 pub mod viewer;
 
+pub use tail::Sizes;
 pub use tails::Tails;
 pub use viewer::{Pace, Viewer};
 

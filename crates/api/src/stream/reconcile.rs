@@ -1,6 +1,7 @@
 //! Finds what the bus did not say: compares the heads of all watched runs with the store, for ever.
 //!
-//! Its cost is per watched run, not per viewer. It also notices a store that is away for good.
+//! Its cost is per watched run, not per viewer. It also notices a store that is away for good, and ends the streams
+//! when the process shuts down; until the last of them has ended it goes on.
 
 use super::{EventStore, LiveBus, Tails};
 use domain::RunId;
@@ -19,20 +20,30 @@ const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 /// A store away for longer ends the streams.
 pub const STORE_PATIENCE: Duration = Duration::from_secs(30);
 
-/// Runs until `stop` fires.
+/// Runs until `stop` has fired and the streams have ended.
 pub async fn run<S: EventStore, B: LiveBus>(tails: Tails<S, B>, stop: CancellationToken) {
+    let rounds = rounds(&tails);
+    tokio::pin!(rounds);
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => tails.close(),
+        () = &mut rounds => return,
+    }
+    tokio::select! {
+        biased;
+        () = tails.left() => {}
+        () = rounds => {}
+    }
+}
+
+async fn rounds<S: EventStore, B: LiveBus>(tails: &Tails<S, B>) {
     let mut lost_since: Option<Instant> = None;
     loop {
-        let pause = if tails.bus.connected() {
-            INTERVAL
-        } else {
-            INTERVAL_BUS_DOWN
-        };
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = stop.cancelled() => return,
-        }
-        let answered = round(&tails).await;
+        let connected = tails.bus().connected();
+        tails.meter().bus_connected.set(f64::from(u8::from(connected)));
+        let pause = if connected { INTERVAL } else { INTERVAL_BUS_DOWN };
+        tokio::time::sleep(pause).await;
+        let answered = round(tails).await;
         if answered {
             lost_since = None;
         }
@@ -45,7 +56,7 @@ pub async fn run<S: EventStore, B: LiveBus>(tails: Tails<S, B>, stop: Cancellati
 async fn round<S: EventStore, B: LiveBus>(tails: &Tails<S, B>) -> bool {
     let watched: Vec<RunId> = tails.watched().iter().map(|tail| tail.run).collect();
     for chunk in watched.chunks(CHUNK) {
-        match tokio::time::timeout(QUERY_TIMEOUT, tails.store.heads(chunk)).await {
+        match tokio::time::timeout(QUERY_TIMEOUT, tails.store().heads(chunk)).await {
             Ok(Ok(heads)) => tails.compare(&heads),
             Ok(Err(_)) | Err(_) => return false,
         }

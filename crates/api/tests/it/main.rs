@@ -17,4 +17,5 @@ mod openapi;
 mod process;
 mod streams;
 mod streams_faults;
+mod streams_many;
 mod tickets;
