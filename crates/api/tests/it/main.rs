@@ -9,12 +9,14 @@
 
 mod actions;
 mod auth;
+mod commands;
 mod errors;
 mod harness;
 mod internal;
 mod keys;
 mod openapi;
 mod process;
+mod recorded;
 mod streams;
 mod streams_faults;
 mod streams_many;

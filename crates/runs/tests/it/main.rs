@@ -24,4 +24,5 @@ mod sweeps;
 mod tenancy;
 
 mod tls;
+mod transitions;
 mod workers;
