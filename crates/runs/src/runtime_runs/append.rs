@@ -216,6 +216,10 @@ fn push_external(batch: &mut Batch<'_>, event: AppendEvent, to: State) {
             .and_then(Value::as_str)
             .map(str::to_owned);
     }
+    if to == State::Running && batch.run.state.status == RunStatus::Created {
+        batch.run.state.status = RunStatus::Executing;
+        batch.run.counters.state_version += 1;
+    }
     let at = batch.push_twin(line, twin(&event_type, payload, idempotency_key));
     if ended.is_some() {
         batch.run.times.completed_at = Some(at);
