@@ -16,7 +16,7 @@ use crate::ports::{RedisBus, RunEvents};
 use crate::routes;
 use crate::routes::runtime::{Access, Identity, Runtime, Signed};
 use crate::startup::{StartError, StorePreparation};
-use crate::state::{App, Limits};
+use crate::state::{App, Limits, RunStore};
 use crate::stream::{Pace, Tails, reconcile};
 use axum::Router;
 use bootstrap::Shutdown;
@@ -163,8 +163,7 @@ impl Parts {
         let app = App {
             auth: self.authenticator(&options.jwt),
             tickets: self.tickets(options),
-            orchestration: self.orchestration(),
-            reader,
+            runs: RunStore::new(self.orchestration(), reader),
             delivery: self.delivery.clone(),
             queue: self.queue.clone(),
             tails,

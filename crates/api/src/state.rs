@@ -25,13 +25,28 @@ pub struct Limits {
     pub write_mode: WriteMode,
 }
 
+/// The runs, to be seen and changed by one caller at a time.
+#[derive(Debug, Clone)]
+pub struct RunStore {
+    orchestration: Orchestration,
+    reader: Reader,
+}
+
+impl RunStore {
+    pub fn new(orchestration: Orchestration, reader: Reader) -> Self {
+        Self {
+            orchestration,
+            reader,
+        }
+    }
+}
+
 /// The parts of the public surface.
 #[derive(Debug, Clone)]
 pub struct App {
     pub auth: Authenticator,
     pub tickets: Tickets,
-    pub orchestration: Orchestration,
-    pub reader: Reader,
+    pub runs: RunStore,
     pub delivery: Delivery,
     pub queue: Option<queue::Queue>,
     pub tails: Tails<RunEvents, RedisBus>,
@@ -47,10 +62,33 @@ pub struct App {
 }
 
 impl App {
+    /// Reads as this caller: the database shows it its own runs and no others. Callers with scope `internal` stand for the
+    /// platform; they also see runs that nobody owns.
+    pub fn reader(&self, caller: &Principal) -> Reader {
+        if caller.has_scope(INTERNAL_SCOPE) {
+            self.runs.reader.clone()
+        } else {
+            self.runs.reader.of_user(&caller.user_id)
+        }
+    }
+
+    /// Writes as this caller, within the same bounds as [`App::reader`].
+    pub fn orchestration(&self, caller: &Principal) -> Orchestration {
+        if caller.has_scope(INTERNAL_SCOPE) {
+            self.runs.orchestration.clone()
+        } else {
+            self.runs.orchestration.of_user(&caller.user_id)
+        }
+    }
+
     /// Where a run of this caller stands; 404 for an unknown one and for somebody else's alike. A run made on the
     /// internal surface without an owner is seen by internal callers only.
     pub async fn head(&self, caller: &Principal, run: RunId) -> Result<RunHead, Problem> {
-        let head = self.reader.head(run).await?.ok_or_else(Problem::run_not_found)?;
+        let head = self
+            .reader(caller)
+            .head(run)
+            .await?
+            .ok_or_else(Problem::run_not_found)?;
         let seen = match &head.user_id {
             Some(owner) => *owner == caller.user_id,
             None => head.origin == Origin::Runtime && caller.has_scope(INTERNAL_SCOPE),
@@ -63,8 +101,12 @@ impl App {
     }
 
     /// The `run` object with why it waits; 404 when there is none.
-    pub async fn shown_run(&self, run: RunId) -> Result<Value, Problem> {
-        let mut row = self.reader.run(run).await?.ok_or_else(Problem::run_not_found)?;
+    pub async fn shown_run(&self, caller: &Principal, run: RunId) -> Result<Value, Problem> {
+        let mut row = self
+            .reader(caller)
+            .run(run)
+            .await?
+            .ok_or_else(Problem::run_not_found)?;
         crate::waiting::refine(self, std::slice::from_mut(&mut row)).await;
         Ok(row)
     }

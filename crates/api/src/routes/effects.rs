@@ -34,7 +34,7 @@ pub async fn list(
     RunPath(run): RunPath,
 ) -> Result<Response, Problem> {
     app.head(&principal, run).await?;
-    let effects = app.reader.effects(run).await?;
+    let effects = app.reader(&principal).effects(run).await?;
     Ok(axum::Json(json!({"run_id": run, "effects": effects})).into_response())
 }
 
@@ -88,7 +88,7 @@ pub async fn settle(
 ) -> Result<Response, Problem> {
     let run = parse_run_id(&run)?;
     app.head(&principal, run).await?;
-    let step_id = step_of(&app.reader.effects(run).await?, &step)?;
+    let step_id = step_of(&app.reader(&principal).effects(run).await?, &step)?;
     app.may_write()?;
     let Some(decision) = told.decision else {
         return Err(Problem::internal());
@@ -104,7 +104,7 @@ pub async fn settle(
         job_id: JobId(app.ids.uuid()),
     };
     let committed = app
-        .orchestration
+        .orchestration(&principal)
         .command(&principal.user_id, run, command, &trace.traceparent)
         .await
         .map_err(refused)?;

@@ -82,19 +82,23 @@ async fn page(app: &App, caller: &Principal, run: RunId, query: &Query) -> Resul
     fields.finish()?;
     let head = app.head(caller, run).await?;
     let start = match since {
-        Some(since) => app.reader.sequence_at(run, since).await?.max(after),
+        Some(since) => app.reader(caller).sequence_at(run, since).await?.max(after),
         None => after,
     };
-    let row = app.reader.run(run).await?.ok_or_else(Problem::run_not_found)?;
-    let events = app.reader.events_after(run, start, limit).await?;
+    let row = app
+        .reader(caller)
+        .run(run)
+        .await?
+        .ok_or_else(Problem::run_not_found)?;
+    let events = app.reader(caller).events_after(run, start, limit).await?;
     let shown = |event: &domain::Event| {
         let (name, data) = named_data(event);
         json!({"seq": event.seq, "event": name, "data": data})
     };
     let body = json!({
         "run": brief(&row),
-        "steps": app.reader.parts(run, RunParts::Steps, i64::from(limit)).await?,
-        "messages": app.reader.parts(run, RunParts::Messages, i64::from(limit)).await?,
+        "steps": app.reader(caller).parts(run, RunParts::Steps, i64::from(limit)).await?,
+        "messages": app.reader(caller).parts(run, RunParts::Messages, i64::from(limit)).await?,
         "events": events.iter().map(shown).collect::<Vec<_>>(),
         "last_seq": head.last_seq.max(events.last().map_or(0, |event| event.seq)),
     });

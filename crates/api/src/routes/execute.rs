@@ -179,14 +179,18 @@ impl Call<'_> {
             traceparent: self.trace.traceparent.clone(),
             max_retries: limits.max_retries,
         };
-        let created = self.app.orchestration.create(new, key).await?;
+        let created = self.app.orchestration(self.caller).create(new, key).await?;
         Ok(self.created(created).await)
     }
 
     async fn retry(&self, run: RunId, key: Option<IdempotencyKey>) -> Result<Value, Problem> {
         self.app.may_write()?;
         let job = (self.trace.traceparent.as_str(), self.app.limits.max_retries);
-        let retried = self.app.orchestration.retry(self.user(), run, key, job).await;
+        let retried = self
+            .app
+            .orchestration(self.caller)
+            .retry(self.user(), run, key, job)
+            .await;
         Ok(self.created(retried.map_err(refused)?).await)
     }
 
@@ -210,7 +214,7 @@ impl Call<'_> {
         }
         let traceparent = &self.trace.traceparent;
         let signal = matches!(command, Command::Stop | Command::Pause);
-        let orchestration = &self.app.orchestration;
+        let orchestration = self.app.orchestration(self.caller);
         let committed = orchestration
             .command(self.user(), run, command, traceparent)
             .await?;
@@ -292,15 +296,15 @@ impl Call<'_> {
     }
 
     async fn plan(&self, run: RunId) -> Result<Value, Problem> {
-        let row = self.app.reader.run(run).await?;
+        let row = self.app.reader(self.caller).run(run).await?;
         Ok(row.map_or(Value::Null, |mut row| row["plan"].take()))
     }
 
     async fn status(&self, run: RunId) -> Result<Value, Problem> {
         self.app.head(self.caller, run).await?;
         let (row, progress) = (
-            self.app.shown_run(run).await?,
-            self.app.reader.progress(run).await?,
+            self.app.shown_run(self.caller, run).await?,
+            self.app.reader(self.caller).progress(run).await?,
         );
         let status = row["status"].as_str().unwrap_or_default();
         Ok(json!({
@@ -322,7 +326,7 @@ impl Call<'_> {
             limit: request.limit,
             cursor: request.cursor.clone(),
         };
-        let mut page = match self.app.reader.list(self.user(), &query).await {
+        let mut page = match self.app.reader(self.caller).list(self.user(), &query).await {
             Ok(page) => page,
             Err(BadCursor::Cursor) => {
                 return Err(field_fault("cursor", "Input should be a cursor of this list"));

@@ -66,7 +66,7 @@ async fn poll(app: &App, caller: &Principal, run: RunId, query: &Query) -> Resul
     };
     fields.finish()?;
     app.head(caller, run).await?;
-    let page = app.reader.logs(run, wanted).await?;
+    let page = app.reader(caller).logs(run, wanted).await?;
     let body = json!({"logs": page.logs, "has_more": page.has_more, "next_cursor": page.next_cursor});
     Ok(axum::Json(body).into_response())
 }

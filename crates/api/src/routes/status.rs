@@ -12,6 +12,7 @@ use crate::state::App;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use domain::RunId;
+use runs::Reader;
 use runs::reader::RunParts;
 use serde_json::{Value, json};
 
@@ -63,15 +64,16 @@ pub async fn status(
 ) -> Result<Response, Problem> {
     let run = parse_run_id(wanted.run_id.trim())?;
     app.head(&principal, run).await?;
-    let row = app.shown_run(run).await?;
-    let progress = app.reader.progress(run).await?;
+    let row = app.shown_run(&principal, run).await?;
+    let reader = app.reader(&principal);
+    let progress = reader.progress(run).await?;
     let body = json!({
         "run": row,
         "progress": progress,
-        "steps": part(&app, run, RunParts::Steps, wanted.steps).await?,
-        "messages": part(&app, run, RunParts::Messages, wanted.messages).await?,
-        "artifacts": part(&app, run, RunParts::Artifacts, wanted.artifacts).await?,
-        "logs": part(&app, run, RunParts::Logs, wanted.logs).await?,
+        "steps": part(&reader, run, RunParts::Steps, wanted.steps).await?,
+        "messages": part(&reader, run, RunParts::Messages, wanted.messages).await?,
+        "artifacts": part(&reader, run, RunParts::Artifacts, wanted.artifacts).await?,
+        "logs": part(&reader, run, RunParts::Logs, wanted.logs).await?,
     });
     Ok(axum::Json(body).into_response())
 }
@@ -92,19 +94,19 @@ pub async fn one(
     RunPath(run): RunPath,
 ) -> Result<Response, Problem> {
     app.head(&principal, run).await?;
-    let row = app.shown_run(run).await?;
-    let progress = app.reader.progress(run).await?;
+    let row = app.shown_run(&principal, run).await?;
+    let progress = app.reader(&principal).progress(run).await?;
     Ok(axum::Json(json!({"run": row, "progress": progress})).into_response())
 }
 
 async fn part(
-    app: &App,
+    reader: &Reader,
     run: RunId,
     part: RunParts,
     limit: Option<i64>,
 ) -> Result<Option<Vec<Value>>, Problem> {
     match limit {
-        Some(limit) => Ok(Some(app.reader.parts(run, part, limit).await?)),
+        Some(limit) => Ok(Some(reader.parts(run, part, limit).await?)),
         None => Ok(None),
     }
 }

@@ -79,7 +79,7 @@ pub async fn open(
         finished: found.status.is_final(),
     };
     let not_newer = match asked.since {
-        Some(since) => app.reader.sequence_at(run, since).await?,
+        Some(since) => app.reader(caller).sequence_at(run, since).await?,
         None => 0,
     };
     match asked.open(head, not_newer) {

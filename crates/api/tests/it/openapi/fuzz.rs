@@ -24,9 +24,19 @@ async fn the_program_keeps_to_its_description_whatever_is_sent() {
     let url = format!("{}/openapi.json", api.base);
     let mut command = Command::new(program);
     command.arg("--config-file").arg(config).args(["run", &url]);
-    command.args(["--max-examples", &examples, "--header", &format!("Authorization: Bearer {token}")]);
+    command.args([
+        "--max-examples",
+        &examples,
+        "--header",
+        &format!("Authorization: Bearer {token}"),
+    ]);
     command.current_dir(api.process.dir()).stdin(Stdio::null());
-    let status = tokio::task::spawn_blocking(move || command.status()).await.unwrap();
-    assert!(status.expect("schemathesis can be started").success(), "see its report above");
+    let status = tokio::task::spawn_blocking(move || command.status())
+        .await
+        .unwrap();
+    assert!(
+        status.expect("schemathesis can be started").success(),
+        "see its report above"
+    );
     assert_eq!(api.get("u", "/healthz").send().await.unwrap().status(), 200);
 }
