@@ -104,41 +104,45 @@ async fn deleted_and_wrong_projections_are_named_and_come_back_as_they_were() {
             4,
         ),
     ] {
-        let store = store().await;
-        let run = store.noted(3).await;
-        let before = store.projections(run).await;
-        assert_eq!(
-            store.treated(run, RECONCILE).await,
-            outcome(Action::InSync, false, &[], 4, 4)
-        );
-        store.sql(sql).await;
-        let (looked, left) = (
-            Plan {
-                dry_run: true,
-                ..RECONCILE
-            },
-            Plan {
-                repair: false,
-                ..RECONCILE
-            },
-        );
-        assert_eq!(
-            store.treated(run, looked).await,
-            outcome(Action::DryRunDetectedDrift, true, reasons, watermark, 4),
-            "{sql}"
-        );
-        assert_eq!(
-            store.treated(run, left).await,
-            outcome(Action::DriftDetectedNoRepair, true, reasons, watermark, 4)
-        );
-        assert_eq!(
-            store.treated(run, RECONCILE).await,
-            outcome(Action::Repaired, false, reasons, 4, 4)
-        );
-        assert_eq!(store.projections(run).await, before, "{sql}");
-        store.treated(run, REBUILD).await;
-        assert_eq!(store.projections(run).await, before, "twice gives the same");
+        damaged_and_repaired(sql, reasons, watermark).await;
     }
+}
+
+async fn damaged_and_repaired(sql: &str, reasons: &[&str], watermark: i64) {
+    let store = store().await;
+    let run = store.noted(3).await;
+    let before = store.projections(run).await;
+    assert_eq!(
+        store.treated(run, RECONCILE).await,
+        outcome(Action::InSync, false, &[], 4, 4)
+    );
+    store.sql(sql).await;
+    let (looked, left) = (
+        Plan {
+            dry_run: true,
+            ..RECONCILE
+        },
+        Plan {
+            repair: false,
+            ..RECONCILE
+        },
+    );
+    assert_eq!(
+        store.treated(run, looked).await,
+        outcome(Action::DryRunDetectedDrift, true, reasons, watermark, 4),
+        "{sql}"
+    );
+    assert_eq!(
+        store.treated(run, left).await,
+        outcome(Action::DriftDetectedNoRepair, true, reasons, watermark, 4)
+    );
+    assert_eq!(
+        store.treated(run, RECONCILE).await,
+        outcome(Action::Repaired, false, reasons, 4, 4)
+    );
+    assert_eq!(store.projections(run).await, before, "{sql}");
+    store.treated(run, REBUILD).await;
+    assert_eq!(store.projections(run).await, before, "twice gives the same");
 }
 
 #[tokio::test]
