@@ -167,9 +167,10 @@ mod tests {
 
     #[test]
     fn every_state_has_its_ending() {
+        let metadata = json!({"policy_bundle_id": 7});
         let session = Session {
             run_id: "r",
-            policy_bundle_id: policy_bundle_id(&json!({"policy_bundle_id": 7})),
+            policy_bundle_id: policy_bundle_id(&metadata),
             created_at: at("2026-02-01T00:00:00Z"),
         };
         assert_eq!(session.policy_bundle_id, "runtime.default");
