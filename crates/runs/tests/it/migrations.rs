@@ -102,3 +102,63 @@ async fn stored_events_cannot_be_changed() {
         );
     }
 }
+
+/// Columns of a table or view, in their order.
+async fn columns(psql: &tokio_postgres::Client, schema: &str, table: &str) -> Vec<String> {
+    let sql = "SELECT column_name::text FROM information_schema.columns
+        WHERE table_schema = $1 AND table_name = $2 ORDER BY ordinal_position";
+    let rows = psql.query(sql, &[&schema, &table]).await.unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+#[tokio::test]
+async fn tables_of_the_runtime_schema_have_the_published_columns_and_keys() {
+    let psql = connect(&Postgres::shared().await.migrated_database().await).await;
+    for (table, expected) in [
+        (
+            "run_events",
+            "run_id seq event_type payload idempotency_key recorded_at prev_hash event_hash",
+        ),
+        (
+            "projection_checkpoints",
+            "topic last_seq last_event_type updated_at",
+        ),
+        (
+            "run_summaries",
+            "run_id status last_seq event_count projection_hash updated_at",
+        ),
+        (
+            "projection_drift",
+            "topic expected_next_seq last_seen_seq incoming_seq reason detected_at",
+        ),
+        ("schema_migrations", "version checksum applied_at"),
+        (
+            "runs",
+            "run_id status worker_id thread_id latest_seq created_at updated_at",
+        ),
+    ] {
+        assert_eq!(
+            columns(&psql, "runtime", table).await.join(" "),
+            expected,
+            "{table}"
+        );
+    }
+    let run = columns(&psql, "public", "agent_runs").await;
+    for name in [
+        "origin",
+        "worker_id",
+        "thread_id",
+        "owner_guest_scope",
+        "event_head_hash",
+        "cancel_requested_at",
+    ] {
+        assert!(run.iter().any(|column| column == name), "{name}");
+    }
+    let keys = "SELECT string_agg(pg_get_constraintdef(oid), '; ' ORDER BY contype) FROM pg_constraint
+        WHERE conrelid = 'runtime.run_events'::regclass AND contype IN ('p', 'u')";
+    let keys: String = psql.query_one(keys, &[]).await.unwrap().get(0);
+    assert_eq!(
+        keys,
+        "PRIMARY KEY (run_id, seq); UNIQUE (run_id, idempotency_key)"
+    );
+}
