@@ -20,4 +20,5 @@ mod recorded;
 mod streams;
 mod streams_faults;
 mod streams_many;
+mod tenancy;
 mod tickets;
