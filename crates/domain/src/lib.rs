@@ -3,7 +3,7 @@
 //! Everything that crosses a process border is defined here once: run statuses and the table of allowed
 //! changes ([`status`]), commands and what they lead to ([`mod@decide`]), typed changes of a run ([`change`]), the
 //! stored event and its two stream forms ([`event`], [`wire`]), the job in Redis ([`job`]), plans
-//! ([`plan`]), actions and tool results ([`action`], [`tool`]).
+//! ([`plan`]), actions and tool results ([`action`], [`tool`]), who may write ([`write_mode`]).
 //!
 //! Invariants:
 //! - A status changes only along [`status::RunStatus::may_become`]; [`decide::decide`] is the only caller's way.
@@ -29,6 +29,7 @@ pub mod status;
 pub mod tool;
 pub mod waiting;
 pub mod wire;
+pub mod write_mode;
 
 pub use action::{Action, ActionKind, Turn, Usage};
 pub use change::Change;
@@ -43,3 +44,4 @@ pub use redact::Redactor;
 pub use run::{RunState, StepStatus};
 pub use status::RunStatus;
 pub use tool::{Effect, ToolResult};
+pub use write_mode::WriteMode;

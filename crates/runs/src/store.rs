@@ -43,7 +43,14 @@ impl StoreError {
     }
 }
 
-/// Worth another try: connection trouble, shutdown, limits, deadlock victims.
+impl Fault {
+    /// The store answers and takes no writes: somebody froze it, or this is a standby.
+    pub fn is_read_only(&self) -> bool {
+        matches!(self, Self::Postgres(error) if error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION))
+    }
+}
+
+/// Worth another try: connection trouble, shutdown, limits, deadlock victims, a store that was made read-only.
 fn transient(error: &tokio_postgres::Error) -> bool {
     let Some(state) = error.code() else {
         return !is_client_fault(error);
@@ -51,6 +58,7 @@ fn transient(error: &tokio_postgres::Error) -> bool {
     let class = state.code().get(..2).unwrap_or_default();
     matches!(class, "08" | "53" | "57" | "40")
         || *state == SqlState::LOCK_NOT_AVAILABLE
+        || *state == SqlState::READ_ONLY_SQL_TRANSACTION
         || *state == SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT
 }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 /// Each of our crates and those of ours that it may use.
-const OURS: [(&str, &[&str]); 11] = [
+const OURS: [(&str, &[&str]); 12] = [
     ("domain", &[]),
     ("bootstrap", &[]),
     ("runs", &["domain"]),
@@ -15,6 +15,7 @@ const OURS: [(&str, &[&str]); 11] = [
     ("agent", &["domain"]),
     ("objectstore", &["domain"]),
     ("api", &["domain", "runs", "queue", "bootstrap"]),
+    ("openagents-runtime-service", &["api"]),
     ("worker", &["domain", "runs", "queue", "agent", "bootstrap"]),
     (
         "cli",

@@ -68,6 +68,7 @@ pub(crate) async fn build(options: Options, shutdown: Shutdown) -> Result<App, S
             processor: processor.clone(),
             shutdown: shutdown.clone(),
             concurrency: worker.worker_concurrency,
+            write_mode: worker.write_mode(),
             progress: Progress::default(),
         },
         upkeep: parts.upkeep(),
@@ -162,6 +163,7 @@ impl Parts {
             sweep: Sweep::new(self.db.clone(), self.clock.clone()),
             clock: self.clock.clone(),
             ids: self.ids.clone(),
+            write_mode: self.options.worker.write_mode(),
             waiting_timeout: Duration::from_secs(self.options.agent.agent_waiting_timeout_seconds),
             healing: Healing::new(&self.queue),
         }

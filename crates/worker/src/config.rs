@@ -10,8 +10,8 @@ use agent::driver::OnUnknown;
 use agent::supervisor::Limits;
 use bootstrap::{Faults, Validate};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use domain::SystemClock;
 use domain::redact::Redactor;
+use domain::{SystemClock, WriteMode};
 use queue::RedisOptions;
 use runs::{Db, DbOptions};
 use std::sync::Arc;
@@ -117,6 +117,9 @@ pub struct WorkerOptions {
     /// Apply the database schema at start.
     #[arg(long, env = "DB_AUTO_MIGRATE", default_value_t = true, action = clap::ArgAction::Set)]
     pub db_auto_migrate: bool,
+    /// rust_active, or shadow_only or read_only: then no job is taken and no time limit ends a run.
+    #[arg(long, env = "RUNTIME_AUTHORITY_WRITE_MODE", default_value = "rust_active")]
+    pub runtime_authority_write_mode: String,
     /// Log level or filter.
     #[arg(long, env = "LOG_LEVEL", default_value = "info")]
     pub log_level: String,
@@ -191,6 +194,10 @@ impl WorkerOptions {
         Duration::from_secs(self.worker_heartbeat_seconds)
     }
 
+    pub fn write_mode(&self) -> WriteMode {
+        WriteMode::parse(&self.runtime_authority_write_mode).unwrap_or(WriteMode::ReadOnly)
+    }
+
     pub fn backoff(&self) -> Backoff {
         Backoff {
             base: Duration::from_millis(self.worker_retry_base_ms),
@@ -209,6 +216,10 @@ impl WorkerOptions {
             if value == 0 {
                 faults.invalid(format!("{name}: must be at least 1"));
             }
+        }
+        let mode = &self.runtime_authority_write_mode;
+        if WriteMode::parse(mode).is_none() {
+            faults.invalid(format!("invalid RUNTIME_AUTHORITY_WRITE_MODE: {mode}"));
         }
         // One renewal may fail and the next must still come before the lease runs out.
         if self.worker_lease_seconds < 2 * self.worker_heartbeat_seconds + 1 {

@@ -2,6 +2,7 @@
 
 use crate::job_processor::JobProcessor;
 use bootstrap::Shutdown;
+use domain::WriteMode;
 use queue::{Consumer, Delivery};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -92,6 +93,7 @@ pub struct Intake {
     pub processor: Arc<JobProcessor>,
     pub shutdown: Shutdown,
     pub concurrency: u32,
+    pub write_mode: WriteMode,
     pub progress: Progress,
 }
 
@@ -99,6 +101,9 @@ impl Intake {
     pub async fn run(mut self) -> Result<(), std::convert::Infallible> {
         let permits = Arc::new(Semaphore::new(self.concurrency as usize));
         let soft = self.shutdown.soft();
+        if !self.write_mode.may_write() {
+            self.rest().await;
+        }
         while !soft.is_cancelled() {
             let Some(permit) = self.permit(&permits).await else {
                 break;
@@ -126,6 +131,22 @@ impl Intake {
             }
         }
         Ok(())
+    }
+
+    /// Another authority writes: no job is taken until the end, and probes see that the loop is alive.
+    async fn rest(&self) {
+        tracing::warn!(
+            mode = self.write_mode.as_str(),
+            "authority writes are disabled, no job is taken"
+        );
+        let soft = self.shutdown.soft();
+        while !soft.is_cancelled() {
+            self.progress.answered();
+            tokio::select! {
+                () = soft.cancelled() => {}
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            }
+        }
     }
 
     /// A free place; while all are taken the loop is alive and says so.

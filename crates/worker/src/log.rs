@@ -15,6 +15,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
+/// Between two tries to write a result while the store's writes are frozen.
+const FROZEN_PAUSE: Duration = Duration::from_secs(5);
+
 /// Writes one run's changes with the epoch of one claim.
 #[derive(Debug)]
 pub struct FencedLog<'a> {
@@ -32,10 +35,7 @@ impl RunLog for FencedLog<'_> {
         let settles = changes
             .iter()
             .any(|change| matches!(change, Change::StepSettled { .. }));
-        let committed = self
-            .orchestration
-            .progress(self.run_id, self.epoch, changes)
-            .await;
+        let committed = self.written(changes).await;
         let Committed { events, .. } = committed.map_err(refusal)?;
         if settles {
             // The next renewal tells Redis that the count of crashes in a row starts again.
@@ -48,6 +48,26 @@ impl RunLog for FencedLog<'_> {
 
     fn is_held(&self) -> bool {
         breakage::is(Breakage::NoFencing) || self.held.is_confirmed(self.run_id, self.lease)
+    }
+}
+
+impl FencedLog<'_> {
+    /// A store whose writes are frozen is asked again and again with the same result, for as long as the run is held: what a
+    /// tool has done must not be done again because it could not be written down.
+    async fn written(&self, changes: Vec<Change>) -> Result<Committed, CommandError> {
+        loop {
+            let tried = self
+                .orchestration
+                .progress(self.run_id, self.epoch, changes.clone())
+                .await;
+            match &tried {
+                Err(CommandError::Unavailable(fault)) if fault.is_read_only() && self.is_held() => {
+                    tracing::warn!(run_id = %self.run_id, "writes are frozen, the result is kept");
+                    tokio::time::sleep(FROZEN_PAUSE).await;
+                }
+                _ => return tried,
+            }
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use crate::reconcile::{ReconcileError, Reconciler};
 use domain::breakage::{self, Breakage};
 use domain::command::Expiry;
 use domain::ids::WorkerId;
-use domain::{Clock, Ids};
+use domain::{Clock, Ids, WriteMode};
 use queue::{AUDIT_INTERVAL, Maintenance, Queue, QueueError, SWEEP_INTERVAL};
 use runs::{CommandError, Orchestration, Outbox, StoreError, Sweep};
 use std::sync::Arc;
@@ -65,6 +65,7 @@ pub struct Upkeep {
     pub clock: Arc<dyn Clock>,
     pub ids: Arc<dyn Ids>,
     pub waiting_timeout: Duration,
+    pub write_mode: WriteMode,
     pub healing: Healing,
 }
 
@@ -170,6 +171,9 @@ impl Upkeep {
     }
 
     async fn expire(&self) -> Result<(), UpkeepError> {
+        if !self.write_mode.may_write() {
+            return Ok(());
+        }
         for overdue in self.sweep.overdue(EXPIRE_BATCH, self.waiting_timeout).await? {
             match self.orchestration.expire(overdue.run_id, overdue.expiry).await {
                 Ok(committed) => {

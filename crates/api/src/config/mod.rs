@@ -13,6 +13,7 @@ use std::path::PathBuf;
 
 mod options;
 
+pub use domain::WriteMode;
 pub use options::{JwtOptions, NeighbourOptions, Options, RuntimeOptions, ServerOptions};
 
 /// The program's command line.
@@ -104,34 +105,6 @@ fn user_id(text: &str) -> Result<String, String> {
         return Err(format!("a user id has 1 to {MAX_USER_ID_CHARS} characters"));
     }
     Ok(text.to_owned())
-}
-
-/// Whether this process may write (`RUNTIME_AUTHORITY_WRITE_MODE`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WriteMode {
-    RustActive,
-    ShadowOnly,
-    ReadOnly,
-}
-
-impl WriteMode {
-    pub fn parse(name: &str) -> Option<Self> {
-        [Self::RustActive, Self::ShadowOnly, Self::ReadOnly]
-            .into_iter()
-            .find(|mode| mode.as_str() == name)
-    }
-
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::RustActive => "rust_active",
-            Self::ShadowOnly => "shadow_only",
-            Self::ReadOnly => "read_only",
-        }
-    }
-
-    pub fn may_write(self) -> bool {
-        self == Self::RustActive
-    }
 }
 
 impl Options {

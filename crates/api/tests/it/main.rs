@@ -22,3 +22,4 @@ mod streams_faults;
 mod streams_many;
 mod tenancy;
 mod tickets;
+mod two_surfaces;

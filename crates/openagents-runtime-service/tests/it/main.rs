@@ -15,4 +15,3 @@ mod modes;
 mod service;
 mod signature;
 mod smoke;
-// mod two_surfaces;

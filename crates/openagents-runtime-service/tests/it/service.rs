@@ -25,6 +25,17 @@ pub(crate) fn program(port: u16, settings: &[(&str, &str)]) -> Program {
         .envs(settings.iter().copied())
 }
 
+impl Drop for Service {
+    /// Whatever a test asked for: the contract has every status that was answered.
+    fn drop(&mut self) {
+        let log = self.process.stdout();
+        let surprise = log
+            .lines()
+            .find(|line| line.contains("status is not in the contract"));
+        assert!(std::thread::panicking() || surprise.is_none(), "{surprise:?}");
+    }
+}
+
 impl Service {
     pub(crate) async fn start(settings: &[(&str, &str)]) -> Self {
         let db_url = Postgres::shared().await.migrated_database().await;

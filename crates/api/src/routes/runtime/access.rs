@@ -183,7 +183,9 @@ fn count(reason: &'static str) {
 /// The middleware: authentication, then the write mode, then a store that was never there yet.
 pub async fn guard(State(runtime): State<Runtime>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
-    if !path.starts_with(PREFIX) || path == HEALTH {
+    let rest = path.strip_prefix(PREFIX);
+    let inside = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    if !inside || path == HEALTH {
         return next.run(request).await;
     }
     let frozen = (request.method() == Method::POST && !runtime.write_mode.may_write())

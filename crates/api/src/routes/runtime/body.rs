@@ -127,19 +127,3 @@ impl<S: Send + Sync> FromRequestParts<S> for RunPath {
         text.parse().map(Self).map_err(|_| wrong())
     }
 }
-
-/// Refuses writes while another authority writes, before the body is looked at.
-#[derive(Debug, Clone, Copy)]
-pub struct MayWrite;
-
-impl FromRequestParts<Runtime> for MayWrite {
-    type Rejection = Refusal;
-
-    async fn from_request_parts(_: &mut Parts, runtime: &Runtime) -> Result<Self, Refusal> {
-        if runtime.write_mode.may_write() {
-            Ok(Self)
-        } else {
-            Err(Refusal::frozen(runtime.write_mode))
-        }
-    }
-}

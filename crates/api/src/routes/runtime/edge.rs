@@ -2,6 +2,7 @@
 
 use super::Runtime;
 use super::refusal::Refusal;
+use super::table;
 use crate::drain;
 use crate::edge::{Trace, X_REQUEST_ID, known};
 use axum::extract::{MatchedPath, Request, State};
@@ -11,6 +12,7 @@ use futures::FutureExt as _;
 use http::HeaderValue;
 use std::panic::AssertUnwindSafe;
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 /// The middleware.
 pub async fn handle(State(runtime): State<Runtime>, request: Request, next: Next) -> Response {
@@ -20,7 +22,10 @@ pub async fn handle(State(runtime): State<Runtime>, request: Request, next: Next
     let route = request.extensions().get::<MatchedPath>().cloned();
     tracing::info!(method = %method, path = %path, request_id = %trace.request_id, "request_started");
     let (request, leftover) = drain::hold(request);
-    let called = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+    let span = tracing::info_span!("runtime.ingest", method = %method, request_id = %trace.request_id);
+    let called = AssertUnwindSafe(next.run(request).instrument(span))
+        .catch_unwind()
+        .await;
     let mut response = called.unwrap_or_else(|_| {
         tracing::error!(request_id = %trace.request_id, "handler panicked");
         Refusal::internal().into_response()
@@ -35,6 +40,14 @@ pub async fn handle(State(runtime): State<Runtime>, request: Request, next: Next
     let elapsed = started.elapsed().as_secs_f64();
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str).to_owned();
     let method_label = known(&method);
+    if !table::documents(method_label, &route, status) {
+        tracing::error!(
+            method = method_label,
+            route,
+            status_code = status,
+            "status is not in the contract"
+        );
+    }
     let labels = [
         ("route", route.clone()),
         ("method", method_label.to_owned()),

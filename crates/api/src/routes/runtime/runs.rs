@@ -1,7 +1,7 @@
 //! Runs, events and projections for callers inside the platform.
 
 use super::Runtime;
-use super::body::{MayWrite, Members, RunPath};
+use super::body::{Members, RunPath};
 use super::refusal::Refusal;
 use crate::extract::Query;
 use ::runs::figures::{self, AppendOutcome};
@@ -17,11 +17,7 @@ const MAX_EVENTS: i64 = 1000;
 const IDEMPOTENT_REPLAY: HeaderName = HeaderName::from_static("idempotent-replay");
 
 /// `POST /internal/v1/runs`.
-pub async fn create(
-    State(runtime): State<Runtime>,
-    _: MayWrite,
-    mut members: Members,
-) -> Result<Response, Refusal> {
+pub async fn create(State(runtime): State<Runtime>, mut members: Members) -> Result<Response, Refusal> {
     let new = NewRuntimeRun {
         worker_id: members.text("worker_id")?,
         metadata: members.any("metadata")?,
@@ -35,7 +31,6 @@ pub async fn create(
 /// `POST /internal/v1/runs/{run_id}/events`.
 pub async fn append(
     State(runtime): State<Runtime>,
-    _: MayWrite,
     RunPath(run_id): RunPath,
     query: Query,
     mut members: Members,

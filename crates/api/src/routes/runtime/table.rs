@@ -155,6 +155,13 @@ pub const TABLE: &[Operation] = &[
     ),
 ];
 
+/// Whether the table says that this route may answer so. 405 and 500 are every route's.
+pub fn documents(method: &str, path: &str, status: u16) -> bool {
+    let own = |operation: &&Operation| operation.path == path && operation.method == method;
+    let known = TABLE.iter().find(own);
+    matches!(status, 405 | 500) || known.is_none_or(|operation| operation.statuses.contains(&status))
+}
+
 /// A router of the table.
 pub(super) fn routes() -> Router<Runtime> {
     TABLE.iter().fold(Router::new(), |router, operation| {

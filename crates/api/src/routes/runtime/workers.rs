@@ -3,7 +3,7 @@
 //! The owner comes first: a request that names none, or two, is 400 before the worker is looked up.
 
 use super::Runtime;
-use super::body::{MayWrite, Members};
+use super::body::Members;
 use super::refusal::Refusal;
 use crate::extract::Query;
 use ::runs::workers::{Registration, Worker, WorkerOwner, WorkerStatus};
@@ -17,11 +17,7 @@ use serde_json::{Map, Value, json};
 const ONE_OWNER: &str = "owner_user_id or owner_guest_scope must be provided (but not both)";
 
 /// `POST /internal/v1/workers`.
-pub async fn register(
-    State(runtime): State<Runtime>,
-    _: MayWrite,
-    mut members: Members,
-) -> Result<Response, Refusal> {
+pub async fn register(State(runtime): State<Runtime>, mut members: Members) -> Result<Response, Refusal> {
     let new = Registration {
         worker_id: members.text("worker_id")?,
         workspace_ref: members.text("workspace_ref")?,
@@ -59,7 +55,6 @@ pub async fn checkpoint(
 /// `POST /internal/v1/workers/{worker_id}/heartbeat`.
 pub async fn heartbeat(
     State(runtime): State<Runtime>,
-    _: MayWrite,
     WorkerPath(worker_id): WorkerPath,
     mut members: Members,
 ) -> Result<Json<Value>, Refusal> {
@@ -72,7 +67,6 @@ pub async fn heartbeat(
 /// `POST /internal/v1/workers/{worker_id}/status`.
 pub async fn status(
     State(runtime): State<Runtime>,
-    _: MayWrite,
     WorkerPath(worker_id): WorkerPath,
     mut members: Members,
 ) -> Result<Json<Value>, Refusal> {
