@@ -223,7 +223,7 @@ async fn a_run_made_on_the_internal_surface_belongs_to_its_owner_and_is_never_qu
         .await
         .unwrap();
     let (_, events) = read(events).await;
-    let line = &events["events"][1];
+    let line = &events["events"][1]["data"];
     assert_eq!(
         (&line["log_type"], &line["metadata"]["event_type"]),
         (&json!("info"), &json!("step.one")),
@@ -246,7 +246,7 @@ async fn a_run_made_on_the_internal_surface_belongs_to_its_owner_and_is_never_qu
     )
     .await;
     assert_eq!(
-        events["events"].as_array().unwrap().last().unwrap()["log_type"],
+        events["events"].as_array().unwrap().last().unwrap()["event"],
         "complete"
     );
     for list in [
