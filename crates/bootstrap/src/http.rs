@@ -68,7 +68,8 @@ pub async fn serve(
     hard: CancellationToken,
 ) {
     let permits = Arc::new(Semaphore::new(limits.max_connections));
-    let tracker = TaskTracker::new();
+    // Those that come after the shutdown began do not put its end off.
+    let (tracker, late) = (TaskTracker::new(), TaskTracker::new());
     let idle = idle_after(&soft, &tracker);
     tokio::pin!(idle);
     loop {
@@ -84,13 +85,20 @@ pub async fn serve(
         };
         let connection = connection(stream, router.clone(), limits, soft.clone());
         let hard = hard.clone();
-        tracker.spawn(async move {
+        let of_its_time = if soft.is_cancelled() { &late } else { &tracker };
+        of_its_time.spawn(async move {
             tokio::select! {
                 () = connection => {}
                 () = hard.cancelled() => {}
             }
             drop(permit);
         });
+    }
+    drop(listener);
+    late.close();
+    tokio::select! {
+        () = late.wait() => {}
+        () = hard.cancelled() => {}
     }
 }
 

@@ -8,7 +8,7 @@
 //! | [`FaultProxy`] | cuts, stalls and loses replies between a client and any of these |
 //! | [`Program`], [`Process`], [`bin`] | our own binaries as children |
 //! | [`Sse`], [`Frame`] | strict event-stream client |
-//! | [`Watch`] | the same over a bare socket, for thousands |
+//! | [`Watch`], [`Follower`] | the same over a bare socket, for thousands; one that resumes and checks |
 //! | [`jwt`], [`free_port`], [`eventually`] | small things |
 //!
 //! Invariants:
@@ -34,6 +34,7 @@
 
 mod background;
 mod dir;
+mod follower;
 mod guard;
 mod model;
 mod poll;
@@ -48,6 +49,7 @@ mod sse;
 mod token;
 mod watch;
 
+pub use follower::Follower;
 pub use model::{Answer, ModelServer, Recorded, Wire};
 pub use poll::{eventually, eventually_some};
 pub use port::free_port;

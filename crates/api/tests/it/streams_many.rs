@@ -8,88 +8,12 @@ use futures::future::join_all;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use testkit::{FaultProxy, Process, Watch, eventually, frame_id, free_port};
+use testkit::{FaultProxy, Follower, Process, eventually, free_port};
 
 const LONG: Duration = Duration::from_secs(30);
 
-/// Follows a run over any number of connections and processes, and checks every step of the way.
-#[derive(Debug)]
-pub(crate) struct Follower {
-    path: String,
-    token: String,
-    pub(crate) ports: Vec<u16>,
-    pub(crate) seen: i64,
-    /// Longest time without an event.
-    pub(crate) longest_gap: Duration,
-    /// The longest `retry:` of a farewell, and when it came.
-    pub(crate) farewell: Option<Instant>,
-    last_event: Instant,
-    over: bool,
-}
-
-impl Follower {
-    pub(crate) fn new(run: RunId, ports: &[u16]) -> Self {
-        Self {
-            path: format!("/agent/logs/{run}/stream"),
-            token: Api::token("u"),
-            ports: ports.to_vec(),
-            seen: 0,
-            longest_gap: Duration::ZERO,
-            farewell: None,
-            last_event: Instant::now(),
-            over: false,
-        }
-    }
-
-    /// Opens a stream after what has been seen; nothing when there is nobody to answer, or nothing more to come.
-    pub(crate) async fn open(&mut self) -> Option<Watch> {
-        let last = (self.seen > 0).then_some(self.seen);
-        match Watch::open(self.ports[0], &self.path, &self.token, last).await {
-            Ok(Ok(stream)) => Some(stream),
-            Ok(Err(204)) => {
-                self.over = true;
-                None
-            }
-            Ok(Err(503)) | Err(_) => None,
-            Ok(Err(status)) => panic!("answered with {status}"),
-        }
-    }
-
-    fn take(&mut self, frame: &str) {
-        if let Some(id) = frame_id(frame) {
-            assert_eq!(
-                id,
-                self.seen + 1,
-                "neither a gap nor a repetition nor another order"
-            );
-            assert!(!self.over, "nothing follows complete");
-            self.seen = id;
-            self.longest_gap = self.longest_gap.max(self.last_event.elapsed());
-            self.last_event = Instant::now();
-            self.over = frame.contains("{\"type\":\"complete\"");
-        } else if frame.contains("\"disconnected\"") {
-            self.farewell = Some(Instant::now());
-        }
-    }
-
-    pub(crate) async fn read(&mut self, stream: &mut Watch) -> bool {
-        stream.read(|frame| self.take(frame)).await
-    }
-
-    /// To the end of the run. A stream that ends is opened again, at the next of the ports when it was told to leave.
-    pub(crate) async fn follow(mut self) -> Self {
-        let until = Instant::now() + LONG * 2;
-        while !self.over {
-            assert!(Instant::now() < until, "no end; {} events seen", self.seen);
-            if let Some(mut stream) = self.open().await {
-                while self.read(&mut stream).await {}
-            } else if !self.over {
-                self.ports.rotate_left(1);
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        }
-        self
-    }
+fn viewer_of(run: RunId, ports: &[u16]) -> Follower {
+    Follower::new(format!("/agent/logs/{run}/stream"), Api::token("u"), ports)
 }
 
 /// A second process over the same stores, and its port.
@@ -110,7 +34,7 @@ async fn second(api: &Api, redis_url: &str) -> (Process, u16) {
     panic!("no second process");
 }
 
-pub(crate) fn port_of(api: &Api) -> u16 {
+fn port_of(api: &Api) -> u16 {
     api.base.rsplit(':').next().unwrap().parse().unwrap()
 }
 
@@ -146,7 +70,7 @@ async fn a_client_cut_a_thousand_times_gets_every_event_once() {
     let stop = Arc::new(AtomicBool::new(false));
     let writing = write(worker, (run, epoch), Duration::from_millis(10), stop.clone());
     let writing = tokio::spawn(writing);
-    let mut follower = Follower::new(run, &[port_of(&api)]);
+    let mut follower = viewer_of(run, &[port_of(&api)]);
     for _ in 0..1_000 {
         let mut stream = follower.open().await.expect("a stream");
         // The opening, and whatever is there with it.
@@ -154,7 +78,7 @@ async fn a_client_cut_a_thousand_times_gets_every_event_once() {
     }
     stop.store(true, Ordering::SeqCst);
     let count = writing.await.unwrap();
-    assert_eq!(follower.follow().await.seen, count);
+    assert_eq!(follower.follow(LONG * 2).await.seen, count);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -168,7 +92,7 @@ async fn a_thousand_viewers_come_and_go_and_leave_nothing_behind() {
     let visitor = async || {
         while next.fetch_add(1, Ordering::Relaxed) < 1_000 {
             let run = runs[next.load(Ordering::Relaxed) % runs.len()];
-            let mut follower = Follower::new(run, &[port]);
+            let mut follower = viewer_of(run, &[port]);
             let mut stream = follower.open().await.expect("a stream");
             follower.read(&mut stream).await;
         }
@@ -190,7 +114,7 @@ async fn a_thousand_streams_move_to_another_process_at_shutdown_and_lose_nothing
     let ports = [port_of(&api), other];
     let opened = Arc::new(AtomicUsize::new(0));
     let follow = |_| {
-        let (mut follower, opened) = (Follower::new(run, &ports), opened.clone());
+        let (mut follower, opened) = (viewer_of(run, &ports), opened.clone());
         tokio::spawn(async move {
             let mut stream = follower.open().await.expect("a stream");
             follower.read(&mut stream).await;
@@ -198,7 +122,7 @@ async fn a_thousand_streams_move_to_another_process_at_shutdown_and_lose_nothing
             while follower.read(&mut stream).await {}
             let farewell = follower.farewell.expect("told to leave");
             follower.ports.rotate_left(1);
-            (farewell, follower.follow().await)
+            (farewell, follower.follow(LONG * 2).await)
         })
     };
     let followers: Vec<_> = (0..1_000).map(follow).collect();
@@ -241,7 +165,7 @@ async fn redis_cut_under_load_on_two_processes_delays_events_and_loses_none() {
     let followers: Vec<_> = (0..20)
         .map(|number| {
             let port = [port_of(&api), other][number % 2];
-            tokio::spawn(Follower::new(run, &[port]).follow())
+            tokio::spawn(viewer_of(run, &[port]).follow(LONG * 2))
         })
         .collect();
     let stop = Arc::new(AtomicBool::new(false));
@@ -277,7 +201,7 @@ async fn without_redis_from_the_start_events_arrive_within_three_seconds() {
     let nowhere = format!("redis://127.0.0.1:{}", free_port());
     let ports = (free_port(), free_port());
     let _lonely = program(&api.db_url, &nowhere, ports, &[]).start();
-    let mut follower = Follower::new(run, &[ports.0]);
+    let mut follower = viewer_of(run, &[ports.0]);
     let ready = format!("http://127.0.0.1:{}/healthz", ports.0);
     eventually(LONG, async || api.client.get(&ready).send().await.is_ok()).await;
     let mut stream = follower.open().await.expect("a stream");
@@ -300,10 +224,7 @@ async fn without_redis_from_the_start_events_arrive_within_three_seconds() {
 async fn a_viewer_that_reads_nothing_is_cut_and_goes_on_later_without_loss() {
     let api = Api::start_with(&[("API_WRITE_STALL_SECONDS", "1")]).await;
     let (run, worker, epoch) = executing(&api).await;
-    let (mut deaf, mut other) = (
-        Follower::new(run, &[port_of(&api)]),
-        Follower::new(run, &[port_of(&api)]),
-    );
+    let (mut deaf, mut other) = (viewer_of(run, &[port_of(&api)]), viewer_of(run, &[port_of(&api)]));
     let mut unread = deaf.open().await.expect("a stream");
     let mut read = other.open().await.expect("a stream");
     assert!(deaf.read(&mut unread).await);
@@ -323,6 +244,6 @@ async fn a_viewer_that_reads_nothing_is_cut_and_goes_on_later_without_loss() {
     eventually(LONG, async || stalled().await == 1.0).await;
     worker.complete(run, epoch).await;
     let count = stored(&worker, run).await.len() as i64;
-    assert_eq!(deaf.follow().await.seen, count);
+    assert_eq!(deaf.follow(LONG * 2).await.seen, count);
     drop(unread);
 }
