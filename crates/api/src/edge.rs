@@ -16,6 +16,8 @@ use sha2::{Digest as _, Sha256};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use tokio::time::Instant;
+use tracing::field::Empty;
+use tracing::{Instrument as _, Span};
 
 /// Longest request id taken over.
 const MAX_REQUEST_ID_CHARS: usize = 128;
@@ -75,17 +77,22 @@ impl<S: Send + Sync> FromRequestParts<S> for Trace {
 /// The middleware; see the module's documentation.
 pub async fn handle(State(edge): State<Edge>, request: Request, next: Next) -> Response {
     let started = Instant::now();
-    let trace = Trace::of(request.headers(), &*edge.ids);
+    let mut trace = Trace::of(request.headers(), &*edge.ids);
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let origin = request.headers().get(header::ORIGIN).cloned();
     let route = request.extensions().get::<MatchedPath>().cloned();
     tracing::info!(method = %method, path = %path, request_id = %trace.request_id, "request_started");
+    let span = span(&method, route.as_ref(), &mut trace);
     let (mut request, leftover) = drain::hold(request);
     request.extensions_mut().insert(trace.clone());
 
     let mut response = match edge.cors.preflight(&method, request.headers()) {
         Some(preflight) => preflight,
-        None => answer(request, next, &trace.request_id).await,
+        None => {
+            answer(request, next, &trace.request_id)
+                .instrument(span.clone())
+                .await
+        }
     };
     if let Some(leftover) = leftover {
         leftover.drain().await;
@@ -96,10 +103,21 @@ pub async fn handle(State(edge): State<Edge>, request: Request, next: Next) -> R
     }
     let status = response.status().as_u16();
     let elapsed = started.elapsed();
+    span.record("http.response.status_code", status);
     count(&method, route.as_ref(), status, elapsed.as_secs_f64());
     tracing::info!(method = %method, path = %path, status_code = status, duration_ms = elapsed.as_secs_f64() * 1e3,
         request_id = %trace.request_id, "request_completed");
     response
+}
+
+/// The request's span; from now on `trace` leads to it.
+pub fn span(method: &Method, route: Option<&MatchedPath>, trace: &mut Trace) -> Span {
+    let route = route.map_or("unmatched", MatchedPath::as_str);
+    let span = tracing::trace_span!(target: "traces", "runtime.ingest", otel.kind = "server",
+        http.request.method = known(method), http.route = route, http.response.status_code = Empty,
+        request_id = trace.request_id);
+    trace.traceparent = bootstrap::traces::continued(&span, &trace.traceparent);
+    span
 }
 
 /// Calls the route; refusals become problem+json, whoever made them.

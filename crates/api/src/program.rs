@@ -1,8 +1,9 @@
 //! The program behind `agent-api` and `openagents-runtime-service`: serves, or carries out one command.
 
-use crate::config::{Cli, Command, ContractCommand};
+use crate::config::{Cli, Command, ContractCommand, Options};
 use crate::smoke::Credentials;
 use bootstrap::settings::{exit, parse_with};
+use bootstrap::traces::Traces;
 use std::process::ExitCode;
 
 /// Threads of the server: enough for two cores, small when idle.
@@ -24,19 +25,31 @@ pub fn main(fixed: &[(&str, &str)]) -> ExitCode {
     ExitCode::from(code.unwrap_or(exit::INTERNAL))
 }
 
+async fn serve(options: Options) -> u8 {
+    let redactor = options.redactor();
+    let scrub = Box::new(move |name: &str, text: &str| redactor.log_field(name, text));
+    let (traces, fault) = match Traces::start(&options.traces, "agent-api") {
+        Ok(traces) => (traces, None),
+        Err(error) => (Traces::default(), Some(error)),
+    };
+    bootstrap::telemetry::init(options.log_filter(), scrub, &traces);
+    if let Some(error) = fault {
+        tracing::error!(%error, "OTEL_EXPORTER_OTLP_ENDPOINT cannot be used");
+        return exit::SETTINGS;
+    }
+    if let Err(fault) = domain::breakage::choose_from_environment() {
+        tracing::error!(fault, "api cannot start");
+        return exit::SETTINGS;
+    }
+    let code = crate::run(options).await;
+    traces.finish().await;
+    code
+}
+
 /// The exit code; an error only when the output itself cannot be written.
 async fn dispatch(cli: Cli) -> std::io::Result<u8> {
     match cli.command {
-        None => {
-            let redactor = cli.options.redactor();
-            let scrub = Box::new(move |name: &str, text: &str| redactor.log_field(name, text));
-            bootstrap::telemetry::init(cli.options.log_filter(), scrub);
-            if let Err(fault) = domain::breakage::choose_from_environment() {
-                tracing::error!(fault, "api cannot start");
-                return Ok(exit::SETTINGS);
-            }
-            Ok(crate::run(cli.options).await)
-        }
+        None => Ok(serve(cli.options).await),
         Some(Command::Migrate { create_database }) => crate::migrate(&cli.options.db, create_database).await,
         Some(Command::Contract {
             command: ContractCommand::Check { openapi, markdown },

@@ -6,6 +6,7 @@ pub mod redacted;
 pub mod settings;
 pub mod shutdown;
 pub mod telemetry;
+pub mod traces;
 
 pub use redacted::Redacted;
 pub use settings::{Faults, Validate};

@@ -2,16 +2,18 @@
 //!
 //! A line is `{"timestamp","level","event",…fields}`; `event` is the message. Secrets and prompts are never fields.
 
+use crate::traces::Traces;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use std::fmt;
 use std::sync::OnceLock;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::{EnvFilter, Layer as _};
 
 /// Buckets of `agent_job_duration_seconds`, in seconds.
 const JOB_BUCKETS: [f64; 10] = [1.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0];
@@ -27,15 +29,15 @@ pub type Scrub = Box<dyn Fn(&str, &str) -> Option<String> + Send + Sync>;
 const LAG_BUCKETS: [f64; 7] = [0.0, 1.0, 5.0, 25.0, 100.0, 1_000.0, 10_000.0];
 
 /// Starts logging; `filter` is a level or a `tracing` filter. Every text field passes `scrub`. A second call changes
-/// nothing.
-pub fn init(filter: &str, scrub: Scrub) {
+/// nothing. Spans go where `traces` leads.
+pub fn init(filter: &str, scrub: Scrub, traces: &Traces) {
     // At debug the Postgres client prints statement parameters, prompts among them.
     let filter = format!("{},tokio_postgres=info", filter.to_lowercase());
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         .event_format(JsonLine { scrub })
-        .finish();
+        .with_filter(filter);
+    let subscriber = tracing_subscriber::registry().with(lines).with(traces.layer());
     // Already set: a test or an embedding program has its own.
     tracing::subscriber::set_global_default(subscriber).unwrap_or_default();
 }

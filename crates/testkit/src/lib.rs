@@ -5,6 +5,7 @@
 //! | [`Redis`], [`Postgres`] | private servers to kill, stop, pause and restart |
 //! | `S3` (feature `s3`) | the product's object store in this process |
 //! | [`ModelServer`], [`Answer`] | scripted OpenAI and Anthropic endpoint that checks every transcript |
+//! | [`Collector`], [`Span`] | OTLP collector that keeps the spans it gets |
 //! | [`FaultProxy`] | cuts, stalls and loses replies between a client and any of these |
 //! | [`Program`], [`Process`], [`bin`] | our own binaries as children |
 //! | [`Sse`], [`Frame`] | strict event-stream client |
@@ -33,6 +34,7 @@
 //! ```
 
 mod background;
+mod collector;
 mod dir;
 mod follower;
 mod guard;
@@ -50,6 +52,7 @@ mod token;
 mod watch;
 
 pub use follower::Follower;
+pub use collector::{Collector, Span};
 pub use model::{Answer, ModelServer, Recorded, Wire};
 pub use poll::{eventually, eventually_some};
 pub use port::free_port;

@@ -65,6 +65,8 @@ pub struct Options {
     pub worker: WorkerOptions,
     #[command(flatten)]
     pub agent: AgentOptions,
+    #[command(flatten)]
+    pub traces: bootstrap::traces::TraceOptions,
 }
 
 impl Options {

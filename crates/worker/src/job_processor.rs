@@ -26,6 +26,7 @@ use runs::{Claimed, CommandError, Orchestration};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 /// How long a claim waits for the lease of a worker that is probably gone to run out.
 const HELD_PATIENCE: Duration = Duration::from_secs(4);
@@ -73,17 +74,16 @@ impl JobProcessor {
         crate::figures::count_delivery(&delivery);
         metrics::gauge!("agent_jobs_in_progress").increment(1.0);
         let in_progress = InProgress;
-        let status = self
-            .claimed_and_driven(
-                delivery,
-                Tokens {
-                    soft,
-                    hard,
-                    pause,
-                    cancel,
-                },
-            )
-            .await;
+        let span = tracing::trace_span!(target: "traces", "runtime.job", otel.kind = "consumer",
+            gen_ai.operation.name = "invoke_agent", run_id = %delivery.job.run_id, job_id = %delivery.job.job_id);
+        bootstrap::traces::continued(&span, &delivery.job.traceparent);
+        let tokens = Tokens {
+            soft,
+            hard,
+            pause,
+            cancel,
+        };
+        let status = self.claimed_and_driven(delivery, tokens).instrument(span).await;
         drop(in_progress);
         metrics::counter!("agent_jobs_processed_total", "status" => status).increment(1);
         let seconds = begun.elapsed().as_secs_f64();

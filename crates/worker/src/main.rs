@@ -2,6 +2,7 @@
 
 use bootstrap::settings::{exit, parse};
 use bootstrap::telemetry;
+use bootstrap::traces::Traces;
 use std::process::ExitCode;
 use std::time::Duration;
 use worker::config::{Cli, Command};
@@ -35,12 +36,22 @@ async fn dispatch(cli: Cli) -> u8 {
     }
     let redactor = cli.options.redactor();
     let scrub = Box::new(move |name: &str, text: &str| redactor.log_field(name, text));
-    telemetry::init(&cli.options.worker.log_level, scrub);
+    let (traces, fault) = match Traces::start(&cli.options.traces, "agent-worker") {
+        Ok(traces) => (traces, None),
+        Err(error) => (Traces::default(), Some(error)),
+    };
+    telemetry::init(&cli.options.worker.log_level, scrub, &traces);
+    if let Some(error) = fault {
+        tracing::error!(%error, "OTEL_EXPORTER_OTLP_ENDPOINT cannot be used");
+        return exit::SETTINGS;
+    }
     // The recorder first: a metric touched before it is lost.
     drop(telemetry::metrics());
     if let Err(fault) = domain::breakage::choose_from_environment() {
         tracing::error!(fault, "worker cannot start");
         return exit::SETTINGS;
     }
-    worker::app::run(cli.options).await
+    let code = worker::app::run(cli.options).await;
+    traces.finish().await;
+    code
 }

@@ -9,6 +9,8 @@ use crate::tools::{self, Call, ToolError};
 use domain::change::Change;
 use domain::run::StepStatus;
 use domain::{Effect, ToolResult};
+use tracing::Instrument as _;
+use tracing::field::Empty;
 
 /// Why the outcome of a step begun by another claim is not known.
 const WORKER_LOST: &str = "worker was lost during the call";
@@ -103,7 +105,22 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
             idempotency_key: &idempotency_key(snapshot.run_id, due),
             epoch: self.epoch,
         };
-        self.tools.call(&call, &self.cancel).await
+        let span = tracing::trace_span!(target: "traces", "runtime.tool", gen_ai.operation.name = "execute_tool",
+            gen_ai.tool.name = tool_name, gen_ai.tool.call.id = %call.step_id, error.type = Empty);
+        let called = self
+            .tools
+            .call(&call, &self.cancel)
+            .instrument(span.clone())
+            .await;
+        let error = match &called {
+            Ok(result) if result.success => return called,
+            Ok(_) | Err(ToolError::ToModel(_)) => "tool_error",
+            Err(ToolError::Cancelled) => "cancelled",
+            Err(ToolError::Retry(_)) => "transient_error",
+            Err(ToolError::Unknown(_)) => "unknown_outcome",
+        };
+        span.record("error.type", error);
+        called
     }
 
     /// The call must not be repeated, and nobody here knows whether it took effect.

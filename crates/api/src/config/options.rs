@@ -18,6 +18,8 @@ pub struct Options {
     pub runtime: RuntimeOptions,
     #[command(flatten)]
     pub neighbours: NeighbourOptions,
+    #[command(flatten)]
+    pub traces: bootstrap::traces::TraceOptions,
 }
 
 /// Listeners, limits, shutdown.

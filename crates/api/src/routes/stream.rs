@@ -113,18 +113,21 @@ async fn stream(app: &App, run: RunId, after: i64, form: Form) -> Response {
     response
 }
 
-/// `agent_sse_connections`: counts a stream for as long as its body lives.
-struct Counted;
+/// `agent_sse_connections` and the span of the session: they last as long as the stream's body lives.
+struct Counted {
+    _session: tracing::Span,
+}
 
 impl Counted {
     fn new() -> Self {
         metrics::gauge!("agent_sse_connections").increment(1.0);
-        Self
+        let session = tracing::trace_span!(target: "traces", "runtime.stream");
+        Self { _session: session }
     }
 
     /// Keeps the guard inside the stream's closure.
     fn touch(&self) {
-        let Self = self;
+        let Self { .. } = self;
     }
 }
 

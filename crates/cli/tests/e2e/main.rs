@@ -20,4 +20,5 @@ mod steering;
 mod streams;
 mod support;
 mod takeover;
+mod traces;
 mod wire;

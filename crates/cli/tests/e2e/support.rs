@@ -47,6 +47,7 @@ pub(crate) struct Setup {
     pub(crate) own_postgres: bool,
     pub(crate) proxied: bool,
     pub(crate) worker_env: Vec<(&'static str, String)>,
+    pub(crate) api_env: Vec<(&'static str, String)>,
 }
 
 impl Setup {
@@ -60,6 +61,15 @@ impl Setup {
     #[must_use]
     pub(crate) fn worker_env(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.worker_env.push((name, value.into()));
+        self
+    }
+
+    /// For both programs.
+    #[must_use]
+    pub(crate) fn env(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        let value = value.into();
+        self.api_env.push((name, value.clone()));
+        self.worker_env.push((name, value));
         self
     }
 
@@ -96,7 +106,9 @@ impl Setup {
         let port = free_port();
         let redis_url = redis_url(&redis, proxy.as_ref());
         let mut system = System {
-            api: api_program(&database_url, &redis_url, &s3, port).start(),
+            api: api_program(&database_url, &redis_url, &s3, port)
+                .envs(self.api_env)
+                .start(),
             workers: Vec::new(),
             admin: Vec::new(),
             redis,

@@ -13,6 +13,7 @@ use std::pin::Pin;
 use std::task::Poll;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
+use tracing::Instrument as _;
 
 /// An owned statement parameter.
 pub(crate) type Param = Box<dyn ToSql + Sync + Send>;
@@ -147,8 +148,12 @@ impl Tx {
 
     async fn write_and_commit(&self, writes: Vec<Prepared>) -> Result<Written, StoreError> {
         let client = self.client()?;
+        let statements = writes.len();
         let writes = writes.into_iter().map(|write| run(client, write)).collect();
-        let (rows, committed) = join(in_order(writes), client.batch_execute("COMMIT")).await;
+        let span = tracing::trace_span!(target: "traces", "runtime.persist", otel.kind = "client",
+            db.system.name = "postgresql", db.operation.batch.size = statements);
+        let written = join(in_order(writes), client.batch_execute("COMMIT"));
+        let (rows, committed) = written.instrument(span).await;
         Ok(Written { rows, committed })
     }
 

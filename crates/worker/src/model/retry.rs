@@ -9,6 +9,8 @@ use agent::ports::{Model, ModelError, ModelReply, ModelRequest};
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+use tracing::field::Empty;
 
 /// A vendor asking for a longer wait is not waited for in the slot.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
@@ -164,9 +166,12 @@ async fn measured(
     cancel: &CancellationToken,
 ) -> Result<ModelReply, ModelError> {
     let started = Instant::now();
-    let result = model.call(request, cancel).await;
-    metrics::histogram!("agent_llm_request_seconds").record(started.elapsed().as_secs_f64());
     let (provider, name) = model.identity();
+    let span = tracing::trace_span!(target: "traces", "runtime.infer", otel.kind = "client",
+        gen_ai.operation.name = "chat", gen_ai.provider.name = provider, gen_ai.request.model = name,
+        gen_ai.usage.input_tokens = Empty, gen_ai.usage.output_tokens = Empty, error.type = Empty);
+    let result = model.call(request, cancel).instrument(span.clone()).await;
+    metrics::histogram!("agent_llm_request_seconds").record(started.elapsed().as_secs_f64());
     let status = match &result {
         Ok(_) => "success",
         Err(ModelError::Transient { .. }) => "transient_error",
@@ -179,7 +184,12 @@ async fn measured(
         ("status", status.to_owned()),
     ];
     metrics::counter!("agent_llm_requests_total", &labels).increment(1);
+    if result.is_err() {
+        span.record("error.type", status);
+    }
     if let Ok(reply) = &result {
+        span.record("gen_ai.usage.input_tokens", reply.usage.input_tokens);
+        span.record("gen_ai.usage.output_tokens", reply.usage.output_tokens);
         for (kind, tokens) in [
             ("input", reply.usage.input_tokens),
             ("output", reply.usage.output_tokens),

@@ -4,7 +4,7 @@ use super::Runtime;
 use super::refusal::Refusal;
 use super::table;
 use crate::drain;
-use crate::edge::{Trace, X_REQUEST_ID, known};
+use crate::edge::{Trace, X_REQUEST_ID, known, span};
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -17,14 +17,15 @@ use tracing::Instrument as _;
 /// The middleware.
 pub async fn handle(State(runtime): State<Runtime>, request: Request, next: Next) -> Response {
     let started = Instant::now();
-    let trace = Trace::of(request.headers(), &*runtime.ids);
+    let mut trace = Trace::of(request.headers(), &*runtime.ids);
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let route = request.extensions().get::<MatchedPath>().cloned();
     tracing::info!(method = %method, path = %path, request_id = %trace.request_id, "request_started");
+    let span = span(&method, route.as_ref(), &mut trace);
     let (request, leftover) = drain::hold(request);
-    let span = tracing::info_span!("runtime.ingest", method = %method, request_id = %trace.request_id);
-    let called = AssertUnwindSafe(next.run(request).instrument(span))
+    let called = AssertUnwindSafe(next.run(request))
         .catch_unwind()
+        .instrument(span.clone())
         .await;
     let mut response = called.unwrap_or_else(|_| {
         tracing::error!(request_id = %trace.request_id, "handler panicked");
@@ -37,6 +38,7 @@ pub async fn handle(State(runtime): State<Runtime>, request: Request, next: Next
         response.headers_mut().insert(X_REQUEST_ID, value);
     }
     let status = response.status().as_u16();
+    span.record("http.response.status_code", status);
     let elapsed = started.elapsed().as_secs_f64();
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str).to_owned();
     let method_label = known(&method);
