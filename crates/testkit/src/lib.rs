@@ -51,8 +51,8 @@ mod sse;
 mod token;
 mod watch;
 
-pub use follower::Follower;
 pub use collector::{Collector, Span};
+pub use follower::Follower;
 pub use model::{Answer, ModelServer, Recorded, Wire};
 pub use poll::{eventually, eventually_some};
 pub use port::free_port;
