@@ -5,7 +5,8 @@
 #   scripts/ci/streams.sh redis-cut nginx          only these: redis-cut postgres-cut shutdown nginx browser model
 #   scripts/ci/streams.sh --profile dev            debug builds of the programs (default: release)
 #
-# nginx and Chromium are installed with apt when they are missing. Exit code 0 only when every promise holds.
+# STREAM_BENCH names a bench program (api, `stream`) that is built already. nginx and Chromium are installed with apt when
+# they are missing. Exit code 0 only when every promise holds.
 set -euo pipefail
 here=$(dirname "${BASH_SOURCE[0]}")
 # shellcheck source=scripts/local/common.sh
@@ -16,7 +17,7 @@ parts=()
 while [ $# -gt 0 ]; do
     case $1 in
     -h | --help)
-        sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+        sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
         exit 0
         ;;
     --profile)
@@ -35,6 +36,7 @@ dev) bench=(cargo bench --quiet --manifest-path "$root/Cargo.toml" --profile dev
 release) bench=(cargo bench --quiet --manifest-path "$root/Cargo.toml" -p api --bench stream --) ;;
 *) die "--profile $profile: dev or release" ;;
 esac
+if [ -n "${STREAM_BENCH:-}" ]; then bench=("$STREAM_BENCH"); fi
 
 ulimit -n "$(ulimit -Hn)" || warn "the limit of open files stays at $(ulimit -n)"
 work=$(mktemp -d)
@@ -145,19 +147,21 @@ in_a_browser() {
     python3 -m http.server --bind 127.0.0.1 --directory "$root/scripts/ci/streams" "$pages" >/dev/null 2>&1 &
     children+=($!)
     local url="http://127.0.0.1:$pages/page.html?api=http://127.0.0.1:$port&run=$(of run)&ticket=$(of ticket)"
-    chromium --headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run \
+    chromium --headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run --no-proxy-server \
         --user-data-dir="$work/profile" --remote-debugging-port="$debug" "$url" >"$work/chromium.log" 2>&1 &
     children+=($!)
     local good=0
     python3 - "$debug" "$work/told.count" <<'PY' || good=1
-import json, os, sys, time, urllib.request
+import html, json, os, sys, time, urllib.request
 debug, count_file = sys.argv[1], sys.argv[2]
+direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 told, deadline = {}, time.monotonic() + 90
 while time.monotonic() < deadline:
     time.sleep(0.2)
     try:
-        pages = json.load(urllib.request.urlopen(f"http://127.0.0.1:{debug}/json", timeout=5))
-        told = json.loads(next(page["title"] for page in pages if page["title"].startswith("{")))
+        pages = json.load(direct.open(f"http://127.0.0.1:{debug}/json", timeout=5))
+        titles = (html.unescape(page["title"]) for page in pages)
+        told = json.loads(next(title for title in titles if title.startswith("{")))
     except (OSError, StopIteration, ValueError):
         continue
     if told["state"] == "closed":

@@ -5,6 +5,7 @@
 #   scripts/local/bench.sh --quick          few rounds, to see that it works
 #   scripts/local/bench.sh --json FILE      writes the JSON to FILE as well
 #   scripts/local/bench.sh queue            the queue alone, beside plain Redis; takes --quick and --json too
+#   scripts/local/bench.sh stream           the streams, beside plain axum and Postgres; takes --quick, --json and --only too
 #   scripts/local/bench.sh --only PART      some parts of: ceilings start memory create way steps idle held
 #
 # PROFILE=dev measures debug builds. The servers' data lies below BENCH_DIR (/var/tmp) on the disk, not in memory.
@@ -15,17 +16,22 @@ here=$(dirname "${BASH_SOURCE[0]}")
 
 case ${1:-} in
 -h | --help)
-    sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
     exit 0
     ;;
 esac
 
-if [ "${1:-}" = queue ]; then
+if [ "${1:-}" = queue ] || [ "${1:-}" = stream ]; then
+    bench=$1 package=queue
+    if [ "$bench" = stream ]; then package=api; fi
     shift
     data=$(mktemp -d "${BENCH_DIR:-/var/tmp}/agent-bench.XXXXXX")
     trap 'rm -rf "$data"' EXIT
-    say "building and measuring the queue; the data lies in $data"
-    TESTKIT_DIR=$data cargo bench --manifest-path "$root/Cargo.toml" -p queue --bench queue -- "$@"
+    # Postgres drops root's rights, so its directory must be passable.
+    chmod 711 "$data"
+    ulimit -n "$(ulimit -Hn)" || warn "the limit of open files stays at $(ulimit -n)"
+    say "building and measuring ($bench); the data lies in $data"
+    TESTKIT_DIR=$data cargo bench --manifest-path "$root/Cargo.toml" -p "$package" --bench "$bench" -- "$@"
     exit
 fi
 

@@ -243,8 +243,8 @@ async fn shutdowns() -> Vec<Figure> {
     ]
 }
 
-/// A process on `STREAM_PORT` for a browser or a proxy, with one event per 100 ms; restarted in the middle when
-/// `STREAM_RESTART` is set. Writes run, token and ticket to `STREAM_FILE`; ends when the file is removed.
+/// A process on `STREAM_PORT` for a browser or a proxy; with `STREAM_RESTART` it is restarted once somebody watches, and the
+/// run comes to its end. Writes run, token and ticket to `STREAM_FILE`; ends when the file is removed.
 async fn serve() -> Vec<Figure> {
     let of = |name: &str| std::env::var(name).unwrap_or_default();
     let (port, file): (u16, _) = (of("STREAM_PORT").parse().unwrap(), of("STREAM_FILE"));
@@ -269,7 +269,21 @@ async fn serve() -> Vec<Figure> {
     let stop = Arc::new(AtomicBool::new(false));
     let writing = scene.write(stop.clone());
     if !of("STREAM_RESTART").is_empty() {
-        tokio::time::sleep(Duration::from_secs(4)).await;
+        let metrics = format!("http://127.0.0.1:{port}/metrics");
+        eventually(LIMIT, async || {
+            let text = scene
+                .first
+                .client
+                .get(&metrics)
+                .send()
+                .await
+                .unwrap()
+                .text()
+                .await;
+            text.unwrap().contains("\nstream_subscribers 1\n")
+        })
+        .await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
         watched.term();
         watched.wait(LIMIT).await;
         let old = std::mem::replace(&mut watched, start());
