@@ -86,12 +86,11 @@ impl Delivery {
         let announced = announce(queue, &committed.events, committed.remove_job, signal);
         // The client's futures are large; on the heap they cost idle requests nothing.
         let work = join(Box::pin(self.enqueue(queue, job)), Box::pin(announced));
-        match tokio::time::timeout(PATIENCE, work).await {
-            Ok(((), published)) => count_published(count, published),
-            Err(_) => {
-                count_published(count, false);
-                tracing::warn!(run_id = %committed.run.id, "redis is slow, left to the relay");
-            }
+        if let Ok(((), published)) = tokio::time::timeout(PATIENCE, work).await {
+            count_published(count, published);
+        } else {
+            count_published(count, false);
+            tracing::warn!(run_id = %committed.run.id, "redis is slow, left to the relay");
         }
     }
 

@@ -6,12 +6,11 @@ use crate::routes::runtime::access::SIGNATURE;
 use crate::routes::runtime::signature::sign;
 use bootstrap::Redacted;
 use bootstrap::settings::exit;
-use jiff::Timestamp;
+use domain::{Clock as _, Ids as _, SystemClock, SystemIds};
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use std::io::{self, Write as _};
 use std::time::Duration;
-use uuid::Uuid;
 
 /// Longest wait for one answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -197,8 +196,8 @@ fn post<'a>(name: &'static str, path: &str, run_id: Option<&'a str>, body: Value
 }
 
 fn claims(run_id: Option<&str>) -> Value {
-    let now = Timestamp::now().as_second();
-    let mut claims = json!({"iat": now, "exp": now + SIGNATURE_LIFE, "nonce": Uuid::new_v4().to_string()});
+    let now = SystemClock.now().as_second();
+    let mut claims = json!({"iat": now, "exp": now + SIGNATURE_LIFE, "nonce": SystemIds.uuid().to_string()});
     if let Some(run_id) = run_id {
         claims["run_id"] = json!(run_id);
     }
