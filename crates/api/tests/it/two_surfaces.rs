@@ -4,11 +4,10 @@ use crate::harness::{Api, SECRET, Worker, read, status};
 use domain::change::{Change, NewMessage, NewStep};
 use domain::ids::{MessageId, StepId};
 use domain::run::StepStatus;
-use domain::{Effect, RunId, RunStatus, ToolResult};
+use domain::{Effect, Ids as _, RunId, RunStatus, SystemIds, ToolResult};
 use serde_json::{Value, json};
 use std::time::Duration;
 use testkit::jwt;
-use uuid::Uuid;
 
 fn internal() -> String {
     jwt(SECRET, "service", json!({"scope": "internal"}))
@@ -62,7 +61,7 @@ fn keys(value: &Value) -> Vec<&str> {
 }
 
 async fn one_tool_call(worker: &Worker, run: RunId, epoch: i64) {
-    let id = StepId(Uuid::now_v7());
+    let id = StepId(SystemIds.uuid());
     let step = NewStep {
         id,
         phase_number: 1,
@@ -80,7 +79,7 @@ async fn one_tool_call(worker: &Worker, run: RunId, epoch: i64) {
         duration_ms: 7,
     };
     let message = Change::MessageAdded(NewMessage {
-        id: MessageId(Uuid::now_v7()),
+        id: MessageId(SystemIds.uuid()),
         role: "assistant",
         content: "done".to_owned(),
         step_id: None,

@@ -72,6 +72,12 @@ async fn a_bearer_needs_the_scope_and_is_told_what_is_wrong() {
             "{bearer}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_bearer_with_the_scope_is_let_in_and_a_signature_is_nothing_without_a_secret() {
+    let service = Service::start(&[("JWT_SECRET", JWT_SECRET)]).await;
+    let ask = |bearer: &str| service.get("/nowhere").header("authorization", bearer);
     let missing = read(service.get("/nowhere")).await;
     assert_eq!(
         missing,

@@ -1,8 +1,9 @@
 //! A running service, and requests to it.
 
+use domain::{Clock as _, Ids as _, SystemClock, SystemIds};
 use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use testkit::{Postgres, Process, Program, Redis, eventually, free_port};
 
 pub(crate) const SECRET: &str = "secret-of-signed-requests";
@@ -135,13 +136,12 @@ pub(crate) fn refusal(error: &str, message: &str) -> Value {
 }
 
 pub(crate) fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    i64::try_from(since.as_secs()).unwrap()
+    SystemClock.now().as_second()
 }
 
 /// Fresh claims with these besides.
 pub(crate) fn claims(more: &Value) -> Value {
-    let nonce = uuid::Uuid::new_v4().to_string();
+    let nonce = SystemIds.uuid().to_string();
     let mut claims = json!({"iat": now(), "exp": now() + 60, "nonce": nonce});
     let own = claims.as_object_mut().unwrap();
     own.extend(more.as_object().unwrap().clone());
