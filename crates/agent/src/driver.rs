@@ -91,6 +91,17 @@ pub struct Driver<'a, M, W, S, R, L> {
     pub cancel: CancellationToken,
 }
 
+/// What a commit that was not taken means for the drive.
+fn refused(error: CommitError) -> Outcome {
+    match error {
+        CommitError::Ended(_) => Outcome::EndedElsewhere,
+        CommitError::Paused => Outcome::Paused,
+        CommitError::Fenced => Outcome::LeaseLost,
+        CommitError::Unavailable(error) => Outcome::retry(error),
+        CommitError::Refused(error) => Outcome::retry(format!("change refused: {error}")),
+    }
+}
+
 /// Either go on or end the drive.
 type Flow<T> = Result<T, Outcome>;
 
@@ -116,7 +127,10 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
                 Next::Wait => return Ok(Outcome::Waiting),
                 Next::CallModel { turn } => {
                     self.may_go_on()?;
-                    let ended = machine.before_turn();
+                    let mut ended = machine.before_turn();
+                    if ended.is_empty() && !self.can_pay().await? {
+                        ended = machine.out_of_credits();
+                    }
                     if ended.is_empty() {
                         self.take_turn(snapshot, &mut machine, turn).await?;
                     } else {
@@ -148,13 +162,11 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
         let Some(changes) = self.due_now(changes) else {
             return Ok(());
         };
-        self.log.commit(changes).await.map_err(|error| match error {
-            CommitError::Ended(_) => Outcome::EndedElsewhere,
-            CommitError::Paused => Outcome::Paused,
-            CommitError::Fenced => Outcome::LeaseLost,
-            CommitError::Unavailable(error) => Outcome::retry(error),
-            CommitError::Refused(error) => Outcome::retry(format!("change refused: {error}")),
-        })
+        self.log.commit(changes).await.map_err(refused)
+    }
+
+    async fn can_pay(&self) -> Flow<bool> {
+        self.log.can_pay().await.map_err(refused)
     }
 
     /// All of them; unless the build is broken on purpose, then a result waits for the next commit.

@@ -24,6 +24,8 @@ pub struct MemoryLog {
     commits: Mutex<Vec<Vec<Change>>>,
     refusals: Mutex<Vec<CommitError>>,
     lost: Mutex<bool>,
+    /// Turns that can still be paid for; none means any number.
+    paid_turns: Mutex<Option<u32>>,
 }
 
 impl MemoryLog {
@@ -35,6 +37,11 @@ impl MemoryLog {
     /// From now on the claim counts as lost.
     pub fn lose(&self) {
         *locked(&self.lost) = true;
+    }
+
+    /// The user can pay for this many more turns.
+    pub fn pay_for(&self, turns: u32) {
+        *locked(&self.paid_turns) = Some(turns);
     }
 
     pub fn commits(&self) -> Vec<Vec<Change>> {
@@ -65,6 +72,16 @@ impl RunLog for MemoryLog {
 
     fn is_held(&self) -> bool {
         !*locked(&self.lost)
+    }
+
+    async fn can_pay(&self) -> Result<bool, CommitError> {
+        let mut paid = locked(&self.paid_turns);
+        let Some(turns) = paid.as_mut() else {
+            return Ok(true);
+        };
+        let can = *turns > 0;
+        *turns = turns.saturating_sub(1);
+        Ok(can)
     }
 }
 

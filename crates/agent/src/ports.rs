@@ -296,4 +296,8 @@ pub trait RunLog: Send + Sync {
     /// Whether the claim was confirmed recently enough that nobody else can have the run: asked right before anything
     /// is begun outside. A process that was stopped for a while must not go on as if nothing had happened.
     fn is_held(&self) -> bool;
+    /// Whether the run's user can pay for another turn; always, unless credits are enforced.
+    fn can_pay(&self) -> impl Future<Output = Result<bool, CommitError>> + Send {
+        std::future::ready(Ok(true))
+    }
 }

@@ -181,6 +181,12 @@ impl Supervisor {
         )
     }
 
+    /// The user cannot pay for another turn.
+    pub fn out_of_credits(&mut self) -> Vec<Change> {
+        let error = RunError::new("insufficient_credits", "Insufficient credits to continue");
+        self.end(RunStatus::Failed, Some(error))
+    }
+
     /// Takes a reply; the changes belong into one commit with the turn itself.
     pub fn on_turn(&mut self, turn: &Turn) -> Applied {
         self.last_turn = turn.number;

@@ -13,6 +13,8 @@ use crate::edge::Edge;
 use crate::error::chain;
 use crate::health::{Health, Probes};
 use crate::ports::{RedisBus, RunEvents};
+use crate::purse::Purse;
+use crate::quota::Quota;
 use crate::routes;
 use crate::routes::runtime::{Access, Identity, Runtime, Signed};
 use crate::startup::{StartError, StorePreparation};
@@ -24,13 +26,16 @@ use bootstrap::http::{self, HttpLimits};
 use bootstrap::settings::exit;
 use domain::{Clock, Ids, Redactor, SystemClock, SystemIds};
 use queue::{LiveBus, Nonces, Queue};
-use runs::{ApiKeys, Db, Orchestration, Outbox, Reader, RuntimeRuns, SigningKeys, Workers};
+use runs::{ApiKeys, Credits, Db, Orchestration, Outbox, Reader, RuntimeRuns, SigningKeys, Workers};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+/// Longest header accepted: a line of thought comes in the query, where each of its 8192 bytes may take three.
+const MAX_HEADER_BYTES: usize = 64 * 1024;
 
 /// Serves until a signal or a fault; the exit code. Logging must be set up.
 pub async fn run(options: Options) -> u8 {
@@ -175,6 +180,8 @@ impl Parts {
                 max_retries: options.server.worker_max_retries,
                 write_mode: options.write_mode(),
             },
+            quota: Quota::new(options.limits.quotas()),
+            purse: Purse::new(Credits::new(self.db.clone()), &options.credits),
             clock: self.clock.clone(),
             ids: self.ids.clone(),
             redactor: self.redactor.clone(),
@@ -184,6 +191,7 @@ impl Parts {
         let edge = Edge {
             ids: self.ids.clone(),
             cors: Arc::new(cors),
+            patience: Duration::from_secs(options.limits.api_request_timeout_seconds),
         };
         routes::public(app, edge)
     }
@@ -305,6 +313,7 @@ fn open(listener: TcpListener, router: Router, options: &Options, shutdown: &Shu
     let (soft, hard) = (shutdown.soft(), shutdown.hard());
     let limits = HttpLimits {
         write_stall: Duration::from_secs(options.server.api_write_stall_seconds),
+        max_buf_bytes: MAX_HEADER_BYTES,
         ..HttpLimits::default()
     };
     shutdown.track(http::serve(listener, router, limits, soft, hard));

@@ -13,9 +13,9 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, OPTIONS");
 const HEADERS: HeaderValue = HeaderValue::from_static(
-    "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, X-Request-ID, traceparent",
+    "Authorization, Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID, X-Request-ID, traceparent",
 );
-const EXPOSED: HeaderValue = HeaderValue::from_static("X-Request-ID, Retry-After");
+const EXPOSED: HeaderValue = HeaderValue::from_static("X-Request-ID, Retry-After, ETag");
 
 /// Who may read our answers from a browser.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,12 +1,13 @@
 //! What is left of a request body once the answer is known.
 //!
 //! Closing a connection on which the client still sends shows it a broken pipe instead of the refusal. So a body that
-//! nobody read to its end (too large, no token, unknown path) is read and thrown away before the answer goes out,
-//! within [`MAX_DRAINED_BYTES`] and [`MAX_DRAIN`].
+//! nobody read to its end (too large, no token, unknown path) is read and thrown away within [`MAX_DRAINED_BYTES`] and
+//! [`MAX_DRAIN`]: on the public surface while the answer is already on its way, so that nobody waits for bytes that do
+//! not matter.
 
 use axum::body::{Body, BodyDataStream};
 use axum::extract::Request;
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use http::{HeaderMap, header};
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -47,6 +48,14 @@ fn lock(body: &Mutex<BodyDataStream>) -> MutexGuard<'_, BodyDataStream> {
 }
 
 impl Leftover {
+    /// As [`Leftover::drain`], beside the answer; the connection stays until it is done.
+    pub fn drain_aside(self) {
+        let mut rest = Box::pin(self.drain());
+        if (&mut rest).now_or_never().is_none() {
+            tokio::spawn(rest);
+        }
+    }
+
     /// Reads on until the end, a fault or a bound.
     pub async fn drain(self) {
         let rest = async {

@@ -4,6 +4,7 @@
 use crate::cors::Cors;
 use crate::drain;
 use crate::error::{PROBLEM_JSON, Problem};
+use crate::quota::Held;
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -15,6 +16,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use sha2::{Digest as _, Sha256};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::Instant;
 use tracing::field::Empty;
 use tracing::{Instrument as _, Span};
@@ -28,6 +30,8 @@ pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub struct Edge {
     pub ids: Arc<dyn Ids>,
     pub cors: Arc<Cors>,
+    /// Time for an answer to begin; a stream may then last.
+    pub patience: Duration,
 }
 
 /// The request's identity in logs and its place in a trace.
@@ -85,17 +89,21 @@ pub async fn handle(State(edge): State<Edge>, request: Request, next: Next) -> R
     let span = span(&method, route.as_ref(), &mut trace);
     let (mut request, leftover) = drain::hold(request);
     request.extensions_mut().insert(trace.clone());
+    // The user's place is given back when the answer is made.
+    let held = Held::default();
+    request.extensions_mut().insert(held.clone());
 
     let mut response = match edge.cors.preflight(&method, request.headers()) {
         Some(preflight) => preflight,
         None => {
-            answer(request, next, &trace.request_id)
+            answer(request, next, (&trace.request_id, edge.patience))
                 .instrument(span.clone())
                 .await
         }
     };
+    drop(held);
     if let Some(leftover) = leftover {
-        leftover.drain().await;
+        leftover.drain_aside();
     }
     edge.cors.decorate(origin.as_ref(), response.headers_mut());
     if let Ok(value) = HeaderValue::from_str(&trace.request_id) {
@@ -121,12 +129,19 @@ pub fn span(method: &Method, route: Option<&MatchedPath>, trace: &mut Trace) -> 
 }
 
 /// Calls the route; refusals become problem+json, whoever made them.
-async fn answer(request: Request, next: Next, request_id: &str) -> Response {
-    let called = AssertUnwindSafe(next.run(request)).catch_unwind().await;
-    let response = called.unwrap_or_else(|_| {
-        tracing::error!(request_id, "handler panicked");
-        Problem::internal().into_response()
-    });
+async fn answer(request: Request, next: Next, (request_id, patience): (&str, Duration)) -> Response {
+    let called = AssertUnwindSafe(next.run(request)).catch_unwind();
+    let response = match tokio::time::timeout(patience, called).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(_)) => {
+            tracing::error!(request_id, "handler panicked");
+            Problem::internal().into_response()
+        }
+        Err(_) => {
+            tracing::warn!(request_id, "no answer in time");
+            Problem::unavailable().into_response()
+        }
+    };
     let (mut parts, body) = response.into_parts();
     if let Some(problem) = parts.extensions.remove::<Problem>() {
         return problem.render(request_id, parts.headers);

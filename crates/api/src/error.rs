@@ -34,6 +34,8 @@ pub struct Problem {
     pub detail: Cow<'static, str>,
     /// Only for `validation_error`.
     pub faults: Vec<FieldFault>,
+    /// Seconds in `Retry-After`.
+    pub retry_after: Option<u64>,
 }
 
 impl Problem {
@@ -43,6 +45,7 @@ impl Problem {
             code,
             detail: detail.into(),
             faults: vec![],
+            retry_after: None,
         }
     }
 
@@ -110,6 +113,28 @@ impl Problem {
             "unavailable",
             "Service temporarily unavailable",
         )
+        .after(RETRY_AFTER_SECONDS)
+    }
+
+    pub fn rate_limited(detail: &'static str, retry_after: u64) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail).after(retry_after)
+    }
+
+    pub fn insufficient_credits() -> Self {
+        Self::new(
+            StatusCode::PAYMENT_REQUIRED,
+            "insufficient_credits",
+            "Insufficient credits",
+        )
+    }
+
+    /// Says when to come again.
+    #[must_use]
+    pub fn after(self, seconds: u64) -> Self {
+        Self {
+            retry_after: Some(seconds),
+            ..self
+        }
     }
 
     /// The refusal that fits a bare status, for answers made by the framework itself.
@@ -147,8 +172,8 @@ impl Problem {
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         (self.status, headers, body.to_string()).into_response()
     }

@@ -8,6 +8,7 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use bytes::Bytes;
 use domain::RunId;
 use http::request::Parts;
+use http::{HeaderMap, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
@@ -29,7 +30,12 @@ impl<T: FromFields> FromRequest<App> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
-        let bytes = read_body(request.into_body(), app.limits.max_body_bytes).await?;
+        let max_bytes = app.limits.max_body_bytes;
+        // What announces itself as too large is not read first.
+        if announced(request.headers()).is_some_and(|bytes| bytes > max_bytes as u64) {
+            return Err(Problem::payload_too_large());
+        }
+        let bytes = read_body(request.into_body(), max_bytes).await?;
         let whole: Value = serde_json::from_slice(&bytes).map_err(|error| invalid_json(&error))?;
         let Value::Object(object) = whole.clone() else {
             return Err(not_an_object(&whole));
@@ -39,6 +45,10 @@ impl<T: FromFields> FromRequest<App> for Json<T> {
         fields.finish()?;
         Ok(Self { fields: read, whole })
     }
+}
+
+fn announced(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// The whole body; one byte too many is 413.

@@ -6,7 +6,7 @@
 //! | [`program`] | command line |
 //! | [`commands`], [`keys`] | subcommands |
 //! | `app`, `startup` | build, serve, drain |
-//! | `edge`, `drain`, `error`, `extract`, `fields`, `cors` | what holds for every request |
+//! | `edge`, `drain`, `error`, `extract`, `fields`, `cors`, `quota`, `conditional` | what holds for every request |
 //! | `auth` | who is asking |
 //! | [`openapi`] | the description of the public routes |
 //! | `routes` | the public routes; `routes::runtime` the internal ones |
@@ -14,6 +14,7 @@
 //! | [`stream`] | live streams |
 //! | `health` | readiness |
 //! | [`contract`], [`smoke`] | commands that check the internal surface |
+//! | `purse` | who may pay for a new run |
 //! | `waiting` | why a run in line waits |
 //!
 //! Invariants: every answer of 4xx or 5xx has the one documented shape; a run of somebody else is an unknown one; what
@@ -22,6 +23,7 @@
 pub mod app;
 pub mod auth;
 pub mod commands;
+pub mod conditional;
 pub mod config;
 pub mod contract;
 pub mod cors;
@@ -36,6 +38,8 @@ pub mod keys;
 pub mod openapi;
 pub mod ports;
 pub mod program;
+pub mod purse;
+pub mod quota;
 pub mod routes;
 pub mod smoke;
 pub mod startup;

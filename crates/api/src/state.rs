@@ -6,6 +6,8 @@ use crate::delivery::Delivery;
 use crate::error::Problem;
 use crate::health::Health;
 use crate::ports::{RedisBus, RunEvents};
+use crate::purse::Purse;
+use crate::quota::Quota;
 use crate::stream::{Pace, Tails};
 use domain::run::Origin;
 use domain::{Clock, Ids, Redactor, RunId};
@@ -53,6 +55,8 @@ pub struct App {
     pub pace: Pace,
     pub health: Health,
     pub limits: Limits,
+    pub quota: Quota,
+    pub purse: Purse,
     pub clock: Arc<dyn Clock>,
     pub ids: Arc<dyn Ids>,
     /// For what is streamed without being stored.

@@ -20,7 +20,7 @@ use bootstrap::http::bind;
 use domain::ids::WorkerId;
 use domain::{Clock, Ids, Redactor, SystemClock, SystemIds};
 use queue::{Consumer, ConsumerOptions, Control, Queue};
-use runs::{Db, Leases, Orchestration, Outbox, RunLimits, Sweep};
+use runs::{Credits, Db, Leases, Orchestration, Outbox, RunLimits, Sweep};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -136,6 +136,11 @@ impl Parts {
         JobProcessor {
             worker: self.worker.clone(),
             orchestration: self.orchestration().with_opening(opening_line(&self.model)),
+            credits: self
+                .options
+                .agent
+                .credits_enforced
+                .then(|| Credits::new(self.db.clone())),
             queue: self.queue.clone(),
             held: self.held.clone(),
             model: self.model.clone(),

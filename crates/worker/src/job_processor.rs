@@ -22,7 +22,7 @@ use domain::decide::Rejection;
 use domain::ids::WorkerId;
 use domain::{Clock, LogType, NewEvent, Redactor};
 use queue::{BuryReason, Delivery, Queue};
-use runs::{Claimed, CommandError, Orchestration};
+use runs::{Claimed, CommandError, Credits, Orchestration};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -40,6 +40,8 @@ const STORE_AWAY_PAUSE: Duration = Duration::from_secs(1);
 pub struct JobProcessor {
     pub worker: WorkerId,
     pub orchestration: Orchestration,
+    /// Asked before each turn; none while credits are not enforced.
+    pub credits: Option<Credits>,
     pub queue: Queue,
     pub held: HeldRuns,
     pub model: WithRetries,
@@ -245,6 +247,7 @@ impl JobProcessor {
             run_id,
             epoch,
             lease: self.rules.lease,
+            credits: self.credits.as_ref(),
         };
         let workspace = self.workspaces.of_run(&snapshot.user_id, run_id);
         let driver = Driver {

@@ -9,7 +9,7 @@ use domain::decide::Rejection;
 use domain::ids::RunId;
 use domain::{Event, RunStatus};
 use queue::Queue;
-use runs::{CommandError, Committed, Orchestration};
+use runs::{CommandError, Committed, Credits, Orchestration};
 use std::error::Error as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -28,6 +28,8 @@ pub struct FencedLog<'a> {
     pub epoch: i64,
     /// Length of a lease.
     pub lease: Duration,
+    /// None while credits are not enforced.
+    pub credits: Option<&'a Credits>,
 }
 
 impl RunLog for FencedLog<'_> {
@@ -48,6 +50,16 @@ impl RunLog for FencedLog<'_> {
 
     fn is_held(&self) -> bool {
         breakage::is(Breakage::NoFencing) || self.held.is_confirmed(self.run_id, self.lease)
+    }
+
+    async fn can_pay(&self) -> Result<bool, CommitError> {
+        match self.credits {
+            None => Ok(true),
+            Some(credits) => {
+                let asked = credits.may_go_on(self.run_id).await;
+                asked.map_err(|error| CommitError::Unavailable(with_sources(&error)))
+            }
+        }
     }
 }
 

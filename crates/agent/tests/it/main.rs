@@ -208,6 +208,25 @@ async fn a_run_is_planned_worked_through_and_completed_in_few_commits() {
 }
 
 #[tokio::test]
+async fn a_run_whose_user_has_no_credits_left_fails_before_its_next_turn() {
+    let bench = Bench::new();
+    bench.log.pay_for(1);
+    let model = ListModel::new(&plan(1), &[write("a.txt"), json!({"type": "task_complete"})]);
+    assert_eq!(
+        bench.drive(&model, snapshot()).await,
+        Outcome::Finished(RunStatus::Failed)
+    );
+    let asked = model.asked.lock().unwrap().clone();
+    assert_eq!(
+        asked.last(),
+        Some(&Purpose::Turn { number: 1 }),
+        "nobody is asked for turn 2"
+    );
+    assert_eq!(bench.names().last().unwrap(), &["Log", "Status"]);
+    assert!(format!("{:?}", bench.log.changes()).contains("Insufficient credits to continue"));
+}
+
+#[tokio::test]
 async fn a_bad_plan_is_asked_for_again_twice_and_then_the_run_fails_with_the_fault() {
     let bench = Bench::new();
     let model = ListModel::new(&plan(0), &[]);

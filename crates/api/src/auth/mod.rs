@@ -10,6 +10,7 @@ pub use ticket::{Spectator, Tickets};
 
 use crate::error::Problem;
 use crate::fields::Fields;
+use crate::quota::Held;
 use crate::state::App;
 use axum::extract::FromRequestParts;
 use domain::UserId;
@@ -159,6 +160,15 @@ impl Authenticator {
     }
 }
 
+/// Takes a place among the user's requests, until the answer is made.
+fn admit(parts: &Parts, app: &App, principal: &Principal) -> Result<(), Problem> {
+    let place = app.quota.request(&principal.user_id)?;
+    if let Some(held) = parts.extensions.get::<Held>() {
+        held.keep(place);
+    }
+    Ok(())
+}
+
 /// A caller of a user route.
 #[derive(Debug, Clone)]
 pub struct User(pub Principal);
@@ -167,7 +177,9 @@ impl FromRequestParts<App> for User {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        Ok(Self(app.auth.authenticate(&parts.headers).await?))
+        let principal = app.auth.authenticate(&parts.headers).await?;
+        admit(parts, app, &principal)?;
+        Ok(Self(principal))
     }
 }
 

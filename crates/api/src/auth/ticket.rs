@@ -177,7 +177,9 @@ impl FromRequestParts<App> for Spectator {
         let ([ticket], Ok(RunPath(run))) = (&given[..], run) else {
             return Err(Refusal::Ticket.into());
         };
-        app.tickets.check(ticket, run).await.map(Self)
+        let principal = app.tickets.check(ticket, run).await?;
+        super::admit(parts, app, &principal)?;
+        Ok(Self(principal))
     }
 }
 

@@ -11,9 +11,11 @@ use domain::redact::{Redactor, url_password};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+mod limits;
 mod options;
 
 pub use domain::WriteMode;
+pub use limits::{CreditOptions, LimitOptions};
 pub use options::{JwtOptions, NeighbourOptions, Options, RuntimeOptions, ServerOptions};
 
 /// The program's command line.

@@ -1,5 +1,6 @@
 //! The settings themselves, one group per concern.
 
+use super::{CreditOptions, LimitOptions};
 use bootstrap::Redacted;
 use clap::{ArgAction, Args};
 
@@ -12,6 +13,10 @@ pub struct Options {
     pub redis: queue::RedisOptions,
     #[command(flatten)]
     pub server: ServerOptions,
+    #[command(flatten)]
+    pub limits: LimitOptions,
+    #[command(flatten)]
+    pub credits: CreditOptions,
     #[command(flatten)]
     pub jwt: JwtOptions,
     #[command(flatten)]

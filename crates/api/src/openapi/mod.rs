@@ -77,7 +77,28 @@ pub fn document(version: &str) -> Value {
     document
 }
 
+/// Operations that take the id which `execute` answers.
+const OF_A_RUN: [&str; 7] = [
+    "run",
+    "events",
+    "effects",
+    "ticket",
+    "think",
+    "named_stream",
+    "default_stream",
+];
+
+/// Where one goes with the id of a new run.
+fn links() -> Value {
+    let link = |operation: &&str| {
+        let link = json!({"operationId": operation, "parameters": {"run_id": "$response.body#/run_id"}});
+        ((*operation).to_owned(), link)
+    };
+    Value::Object(OF_A_RUN.iter().map(link).collect())
+}
+
 fn finish(document: &mut Value) {
+    document["paths"]["/agent/execute"]["post"]["responses"]["200"]["links"] = links();
     if let Some(schemas) = document["components"]["schemas"].as_object_mut() {
         for (name, schema) in schemas.iter_mut() {
             if name.ends_with(REQUEST_SUFFIX) {

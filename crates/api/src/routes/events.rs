@@ -2,6 +2,7 @@
 
 use super::stream;
 use crate::auth::{Principal, Spectator, User};
+use crate::conditional;
 use crate::error::Problem;
 use crate::extract::{Query, RunPath};
 use crate::fields::Fields;
@@ -10,9 +11,10 @@ use crate::openapi::params::{ConditionHeader, EventsQuery, LastEventIdHeader, Ru
 use crate::openapi::refusals::ForStream;
 use crate::openapi::schema::EventsPage;
 use crate::state::App;
+use crate::stream::cursor::Asked;
 use crate::stream::frames::Form;
 use axum::extract::{FromRequestParts, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use domain::RunId;
 use domain::wire::named_data;
 use http::request::Parts;
@@ -43,7 +45,7 @@ pub async fn events(
     if accepts_sse(&headers) {
         return stream::open(&app, &principal, run, &headers, (&query, Form::Named)).await;
     }
-    page(&app, &principal, run, &query).await
+    page(&app, &principal, run, (&query, &headers)).await
 }
 
 /// A ticket is for the stream alone, not for the page.
@@ -72,7 +74,12 @@ fn accepts_sse(headers: &HeaderMap) -> bool {
     })
 }
 
-async fn page(app: &App, caller: &Principal, run: RunId, query: &Query) -> Result<Response, Problem> {
+async fn page(
+    app: &App,
+    caller: &Principal,
+    run: RunId,
+    (query, headers): (&Query, &HeaderMap),
+) -> Result<Response, Problem> {
     let mut fields = Fields::of_query(query);
     let since = fields.time("since");
     let after = fields.int("after", 0..=i64::MAX).unwrap_or(0);
@@ -81,6 +88,8 @@ async fn page(app: &App, caller: &Principal, run: RunId, query: &Query) -> Resul
         .map_or(DEFAULT_LIMIT, |limit| limit as u32);
     fields.finish()?;
     let head = app.head(caller, run).await?;
+    // Of no use to a page, but a client that sends nonsense is told so.
+    Asked::parse(headers, query)?;
     let start = match since {
         Some(since) => app.reader(caller).sequence_at(run, since).await?.max(after),
         None => after,
@@ -102,7 +111,7 @@ async fn page(app: &App, caller: &Principal, run: RunId, query: &Query) -> Resul
         "events": events.iter().map(shown).collect::<Vec<_>>(),
         "last_seq": head.last_seq.max(events.last().map_or(0, |event| event.seq)),
     });
-    Ok(axum::Json(body).into_response())
+    Ok(conditional::answer(headers, &body))
 }
 
 fn brief(row: &Value) -> Value {

@@ -1,5 +1,6 @@
 //! `POST /agent/execute`: one body, nine actions.
 
+use super::list::{self, Listing};
 use crate::auth::{Principal, User, idempotency_key};
 use crate::edge::Trace;
 use crate::error::Problem;
@@ -16,8 +17,7 @@ use domain::breakage::{self, Breakage};
 use domain::canonical::{canonical, sha256_hex};
 use domain::{Command, JobId, MessageId, Rejection, RunId, RunStatus, UserId};
 use http::HeaderMap;
-use runs::reader::BadCursor;
-use runs::{CommandError, Committed, Created, IdempotencyKey, NewRun, RunListQuery};
+use runs::{CommandError, Committed, Created, IdempotencyKey, NewRun, Orchestration};
 use serde_json::{Value, json};
 
 /// Runs per page of `list`, unless asked otherwise.
@@ -95,7 +95,7 @@ pub async fn execute(
     };
     let answer = match request.action.as_str() {
         "create" => call.create(request, stored_key(&headers, &whole)?).await?,
-        "list" => call.list(&request).await?,
+        "list" => list::page(&app, &principal, request.listing()).await?,
         "start" => call.start(request.named_run()?).await?,
         "stop" | "cancel" => call.stop(request.named_run()?).await?,
         "pause" => call.pause(request.named_run()?).await?,
@@ -125,6 +125,14 @@ fn stored_key(headers: &HeaderMap, whole: &Value) -> Result<Option<IdempotencyKe
 }
 
 impl Execute {
+    fn listing(self) -> Listing {
+        Listing {
+            status: self.status,
+            limit: self.limit,
+            cursor: self.cursor,
+        }
+    }
+
     fn named_run(&self) -> Result<RunId, Problem> {
         match self.run_id.as_deref().map(str::trim) {
             None | Some("") => {
@@ -167,6 +175,9 @@ impl Call<'_> {
         let prompt = request.prompt.filter(|prompt| !prompt.trim().is_empty());
         let prompt = prompt.ok_or_else(|| Problem::bad_request("prompt_required", "Prompt is required"))?;
         self.app.may_write()?;
+        if let Some(answer) = self.pay(key.as_ref()).await? {
+            return Ok(answer);
+        }
         let limits = &self.app.limits;
         let new = NewRun {
             user_id: self.user().clone(),
@@ -179,19 +190,42 @@ impl Call<'_> {
             traceparent: self.trace.traceparent.clone(),
             max_retries: limits.max_retries,
         };
-        let created = self.app.orchestration(self.caller).create(new, key).await?;
+        let created = self.orchestration().create(new, key).await?;
         Ok(self.created(created).await)
     }
 
     async fn retry(&self, run: RunId, key: Option<IdempotencyKey>) -> Result<Value, Problem> {
         self.app.may_write()?;
+        self.app.head(self.caller, run).await?;
+        if let Some(answer) = self.pay(key.as_ref()).await? {
+            return Ok(answer);
+        }
         let job = (self.trace.traceparent.as_str(), self.app.limits.max_retries);
-        let retried = self
-            .app
-            .orchestration(self.caller)
-            .retry(self.user(), run, key, job)
-            .await;
+        let retried = self.orchestration().retry(self.user(), run, key, job).await;
         Ok(self.created(retried.map_err(refused)?).await)
+    }
+
+    /// For new runs.
+    fn orchestration(&self) -> Orchestration {
+        let exempt = self.app.purse.exempts(self.caller);
+        self.app.orchestration(self.caller).exempt_from_credits(exempt)
+    }
+
+    /// Whether the caller may have a new run. Who cannot pay any more still gets the answer of a request that was paid.
+    async fn pay(&self, key: Option<&IdempotencyKey>) -> Result<Option<Value>, Problem> {
+        if self.app.purse.may_spend(self.caller).await? {
+            return Ok(None);
+        }
+        let first = match key {
+            Some(key) => {
+                self.app
+                    .orchestration(self.caller)
+                    .replayed(self.user(), key)
+                    .await?
+            }
+            None => None,
+        };
+        first.map(Some).ok_or_else(Problem::insufficient_credits)
     }
 
     async fn created(&self, created: Created) -> Value {
@@ -318,47 +352,4 @@ impl Call<'_> {
             "waiting_for": row["waiting_for"],
         }))
     }
-
-    async fn list(&self, request: &Execute) -> Result<Value, Problem> {
-        let status = wanted_status(request.status.as_deref())?;
-        let query = RunListQuery {
-            status,
-            limit: request.limit,
-            cursor: request.cursor.clone(),
-        };
-        let mut page = match self.app.reader(self.caller).list(self.user(), &query).await {
-            Ok(page) => page,
-            Err(BadCursor::Cursor) => {
-                return Err(field_fault("cursor", "Input should be a cursor of this list"));
-            }
-            Err(BadCursor::Store(error)) => return Err(error.into()),
-        };
-        crate::waiting::refine(self.app, &mut page.runs).await;
-        Ok(json!({
-            "run_id": null,
-            "status": "ok",
-            "message": format!("{} runs", page.runs.len()),
-            "plan": null,
-            "runs": page.runs,
-            "next_cursor": page.next_cursor,
-        }))
-    }
-}
-
-fn wanted_status(name: Option<&str>) -> Result<Option<RunStatus>, Problem> {
-    let Some(name) = name.filter(|name| !name.is_empty()) else {
-        return Ok(None);
-    };
-    let status = RunStatus::parse(name);
-    status
-        .map(Some)
-        .ok_or_else(|| field_fault("status", "Input should be a run status"))
-}
-
-fn field_fault(field: &str, msg: &str) -> Problem {
-    Problem::validation(vec![crate::error::FieldFault {
-        loc: vec!["body".to_owned(), field.to_owned()],
-        msg: msg.to_owned(),
-        kind: "value_error",
-    }])
 }

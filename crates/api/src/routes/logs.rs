@@ -2,6 +2,7 @@
 
 use super::stream;
 use crate::auth::{Principal, User};
+use crate::conditional;
 use crate::error::Problem;
 use crate::extract::{Query, parse_run_id};
 use crate::fields::Fields;
@@ -10,9 +11,10 @@ use crate::openapi::params::{ConditionHeader, LastEventIdHeader, LogsQuery, Stre
 use crate::openapi::refusals::ForStream;
 use crate::openapi::schema::LogsPage;
 use crate::state::App;
+use crate::stream::cursor::Asked;
 use crate::stream::frames::Form;
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use domain::RunId;
 use http::HeaderMap;
 use runs::LogQuery;
@@ -46,7 +48,7 @@ pub async fn logs(
         "stream" | "streaming" => {
             stream::open(&app, &principal, run, &headers, (&query, Form::Default)).await
         }
-        "polling" => poll(&app, &principal, run, &query).await,
+        "polling" => poll(&app, &principal, run, (&query, &headers)).await,
         other => {
             app.head(&principal, run).await?;
             let detail = format!("Invalid mode: {other}. Use 'polling' or 'stream'");
@@ -55,7 +57,12 @@ pub async fn logs(
     }
 }
 
-async fn poll(app: &App, caller: &Principal, run: RunId, query: &Query) -> Result<Response, Problem> {
+async fn poll(
+    app: &App,
+    caller: &Principal,
+    run: RunId,
+    (query, headers): (&Query, &HeaderMap),
+) -> Result<Response, Problem> {
     let mut fields = Fields::of_query(query);
     let wanted = LogQuery {
         since: fields.time("since"),
@@ -66,7 +73,9 @@ async fn poll(app: &App, caller: &Principal, run: RunId, query: &Query) -> Resul
     };
     fields.finish()?;
     app.head(caller, run).await?;
+    // Of no use to a page, but a client that sends nonsense is told so.
+    Asked::parse(headers, query)?;
     let page = app.reader(caller).logs(run, wanted).await?;
     let body = json!({"logs": page.logs, "has_more": page.has_more, "next_cursor": page.next_cursor});
-    Ok(axum::Json(body).into_response())
+    Ok(conditional::answer(headers, &body))
 }

@@ -5,6 +5,7 @@ pub mod effects;
 pub mod events;
 pub mod execute;
 pub mod health;
+pub mod list;
 pub mod logs;
 pub mod pages;
 pub mod runtime;

@@ -1,6 +1,7 @@
 //! `POST /agent/status`: one run with the lists asked for.
 
 use crate::auth::User;
+use crate::conditional;
 use crate::error::Problem;
 use crate::extract::{FromFields, Json, RunPath, parse_run_id};
 use crate::fields::Fields;
@@ -12,6 +13,7 @@ use crate::state::App;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use domain::RunId;
+use http::HeaderMap;
 use runs::Reader;
 use runs::reader::RunParts;
 use serde_json::{Value, json};
@@ -92,11 +94,13 @@ pub async fn one(
     State(app): State<App>,
     User(principal): User,
     RunPath(run): RunPath,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     app.head(&principal, run).await?;
     let row = app.shown_run(&principal, run).await?;
     let progress = app.reader(&principal).progress(run).await?;
-    Ok(axum::Json(json!({"run": row, "progress": progress})).into_response())
+    let body = json!({"run": row, "progress": progress});
+    Ok(conditional::answer(&headers, &body))
 }
 
 async fn part(

@@ -7,6 +7,7 @@ use crate::extract::{Query, RunPath};
 use crate::openapi::events::{DefaultStreamEvent, NamedStreamEvent};
 use crate::openapi::params::{LastEventIdHeader, RunIdPath, StreamPosition};
 use crate::openapi::refusals::ForStream;
+use crate::quota::Place;
 use crate::state::App;
 use crate::stream::Viewer;
 use crate::stream::cursor::{self, Asked, Head, Opening};
@@ -85,11 +86,14 @@ pub async fn open(
     match asked.open(head, not_newer) {
         Opening::Nothing => Ok(StatusCode::NO_CONTENT.into_response()),
         Opening::Ahead => Err(cursor::ahead()),
-        Opening::After(seq) => Ok(stream(app, run, seq, form).await),
+        Opening::After(seq) => {
+            let place = app.quota.stream(&caller.user_id)?;
+            Ok(stream(app, (run, seq), form, place).await)
+        }
     }
 }
 
-async fn stream(app: &App, run: RunId, after: i64, form: Form) -> Response {
+async fn stream(app: &App, (run, after): (RunId, i64), form: Form, place: Place) -> Response {
     let setting = Setting {
         form,
         pace: app.pace,
@@ -99,7 +103,7 @@ async fn stream(app: &App, run: RunId, after: i64, form: Form) -> Response {
     let mut viewer = Viewer::new(attached, after, setting);
     // After the subscription, so that a line comes this way or live; the viewer drops what comes both ways.
     viewer.greet(thinking::fresh(app, run, form).await);
-    let counted = Counted::new();
+    let counted = Counted::new(place);
     let frames = viewer.into_stream().inspect(move |_| counted.touch());
     let mut response = Response::new(Body::from_stream(frames));
     let headers = response.headers_mut();
@@ -116,13 +120,17 @@ async fn stream(app: &App, run: RunId, after: i64, form: Form) -> Response {
 /// `agent_sse_connections` and the span of the session: they last as long as the stream's body lives.
 struct Counted {
     _session: tracing::Span,
+    _place: Place,
 }
 
 impl Counted {
-    fn new() -> Self {
+    fn new(place: Place) -> Self {
         metrics::gauge!("agent_sse_connections").increment(1.0);
         let session = tracing::trace_span!(target: "traces", "runtime.stream");
-        Self { _session: session }
+        Self {
+            _session: session,
+            _place: place,
+        }
     }
 
     /// Keeps the guard inside the stream's closure.

@@ -73,12 +73,13 @@ fn position(headers: &HeaderMap, query: &Query) -> Result<Option<i64>, Problem> 
         .iter()
         .map(|value| value.to_str().unwrap_or("?"))
         .collect();
-    let given = if of_header.is_empty() {
-        query.all("after")
-    } else {
-        of_header
-    };
-    match given[..] {
+    // Both are looked at, so that a wrong one is never passed over.
+    let (header, query) = (one(&of_header)?, one(&query.all("after"))?);
+    Ok(header.or(query))
+}
+
+fn one(given: &[&str]) -> Result<Option<i64>, Problem> {
+    match given {
         [] => Ok(None),
         [text] => parse(text.trim()).map(Some).ok_or_else(invalid),
         _ => Err(invalid()),
@@ -170,6 +171,7 @@ mod tests {
             }
         }
         assert_eq!(asked(&["1", "2"], ""), Err("invalid_cursor"));
+        assert_eq!(asked(&["1"], "after=abc"), Err("invalid_cursor"));
         assert_eq!(asked(&[], "after=1&after=1"), Err("invalid_cursor"));
     }
 

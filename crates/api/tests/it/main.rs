@@ -10,10 +10,13 @@
 mod actions;
 mod auth;
 mod commands;
+mod creating;
 mod errors;
 mod harness;
 mod internal;
+mod jwks;
 mod keys;
+mod limits;
 mod openapi;
 mod process;
 mod recorded;

@@ -47,7 +47,7 @@ pub(crate) struct Creation {
     pub(crate) job: Option<Job>,
 }
 
-pub(crate) fn platform_run(new: &NewRun, context: Context<'_>) -> Creation {
+pub(crate) fn platform_run(new: &NewRun, context: Context<'_>, exempt: bool) -> Creation {
     let run_id = RunId(context.ids.uuid());
     let created_at = to_micros(context.now);
     let state = fresh_state(run_id, Origin::AgentApi, RunStatus::Created);
@@ -64,7 +64,7 @@ pub(crate) fn platform_run(new: &NewRun, context: Context<'_>) -> Creation {
     let message_id = MessageId(batch.context.ids.uuid());
     let said_at = batch.push(NewEvent::message(message_id, "user", &new.prompt));
     let job = new.auto_start.then(|| queued(&mut batch));
-    let mut fresh = fresh_params(new);
+    let mut fresh = fresh_params(new, exempt);
     fresh.extend(params![message_id.0, said_at, job.as_ref().map(write::job_json)]);
     let (statement, run, events) = batch.finish_new(fresh);
     let mut statements = vec![statement];
@@ -91,12 +91,18 @@ fn queued(batch: &mut Batch<'_>) -> Job {
     batch.run.job(job_id)
 }
 
+/// Member of a run's metadata: it goes on without credits.
+const CREDITS_EXEMPT: &str = "credits_exempt";
+
 /// What never changes of a run.
-fn fresh_params(new: &NewRun) -> Vec<Param> {
-    let metadata = match &new.project_id {
+fn fresh_params(new: &NewRun, exempt: bool) -> Vec<Param> {
+    let mut metadata = match &new.project_id {
         Some(project) => json!({"project_id": project}),
         None => Value::Object(serde_json::Map::new()),
     };
+    if exempt {
+        metadata[CREDITS_EXEMPT] = Value::Bool(true);
+    }
     params![
         new.user_id.0.clone(),
         new.prompt.clone(),

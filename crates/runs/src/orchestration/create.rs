@@ -28,6 +28,8 @@ const TAKE_KEY: &str = "INSERT INTO agent_idempotency AS i (user_id, key, reques
         WHERE i.created_at <= $5
     RETURNING true";
 const READ_KEY: &str = "SELECT request_hash, answer FROM agent_idempotency WHERE user_id = $1 AND key = $2";
+const REPLAYED: &str = "SELECT request_hash, answer FROM agent_idempotency
+    WHERE user_id = $1 AND key = $2 AND created_at > $3";
 const STORE_ANSWER: &str = "UPDATE agent_idempotency SET answer = $3 WHERE user_id = $1 AND key = $2";
 
 const RETRY_SOURCE: &str =
@@ -49,7 +51,7 @@ impl Orchestration {
     /// Makes a run. Of simultaneous calls with one key one makes it, the others get its answer.
     pub async fn create(&self, new: NewRun, key: Option<IdempotencyKey>) -> Result<Created, CommandError> {
         let Some(key) = key else {
-            let creation = create::platform_run(&new, self.context());
+            let creation = create::platform_run(&new, self.context(), self.exempt);
             let written = tx::write(&self.db, creation.statements).await;
             written.inspect_err(|_| figures::commit_failed())?;
             return Ok(created(creation.run, creation.events, creation.job));
@@ -66,13 +68,22 @@ impl Orchestration {
             run,
             events,
             job,
-        } = create::platform_run(&new, self.context());
+        } = create::platform_run(&new, self.context(), self.exempt);
         let params = params![new.user_id.0.clone(), key.key, answer(&run.state)];
         statements.push(Statement::new(STORE_ANSWER, params));
         tx.commit(statements)
             .await
             .inspect_err(|_| figures::commit_failed())?;
         Ok(created(run, events, job))
+    }
+
+    /// The answer of an earlier request with this key, if there was one.
+    pub async fn replayed(&self, user: &UserId, key: &IdempotencyKey) -> Result<Option<Value>, CommandError> {
+        let now = to_micros(self.clock.now());
+        let expired = now.checked_sub(IDEMPOTENCY_TTL).unwrap_or(now);
+        let params = params![user.0.clone(), key.key.clone(), expired];
+        let rows = tx::query(&self.db, Statement::new(REPLAYED, params)).await?;
+        rows.first().map(|row| same_request(row, key)).transpose()
     }
 
     fn take_key(&self, user: &UserId, key: &IdempotencyKey) -> Statement {
@@ -168,6 +179,11 @@ async fn replay(tx: &mut Tx, user: &UserId, key: &IdempotencyKey) -> Result<Valu
     let row = rows
         .first()
         .ok_or_else(|| StoreError::row("idempotency key vanished"))?;
+    same_request(row, key)
+}
+
+/// The stored answer, when it was given to the same body.
+fn same_request(row: &tokio_postgres::Row, key: &IdempotencyKey) -> Result<Value, CommandError> {
     let hash: String = row.try_get(0).map_err(StoreError::from)?;
     if hash != key.request_hash {
         return Err(CommandError::IdempotencyConflict);

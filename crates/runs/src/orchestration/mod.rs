@@ -42,6 +42,8 @@ pub struct Orchestration {
     limits: RunLimits,
     opening: Option<NewEvent>,
     redactor: Arc<Redactor>,
+    /// New runs go on when their user has no credits.
+    exempt: bool,
 }
 
 impl Orchestration {
@@ -53,6 +55,7 @@ impl Orchestration {
             limits: RunLimits::default(),
             opening: None,
             redactor: Arc::default(),
+            exempt: false,
         }
     }
 
@@ -72,6 +75,15 @@ impl Orchestration {
     pub fn of_user(&self, user: &UserId) -> Self {
         Self {
             db: self.db.of_user(user),
+            ..self.clone()
+        }
+    }
+
+    /// The runs it makes go on also when their user has no credits left.
+    #[must_use]
+    pub fn exempt_from_credits(&self, exempt: bool) -> Self {
+        Self {
+            exempt,
             ..self.clone()
         }
     }

@@ -1,5 +1,5 @@
-use crate::support::{ids, store, user};
-use runs::{ApiKeys, Db, StoreError};
+use crate::support::{ids, new_run, store, user};
+use runs::{ApiKeys, Created, Credits, Db, StoreError};
 use std::sync::Arc;
 use testkit::Postgres;
 
@@ -25,6 +25,42 @@ async fn a_key_is_known_by_its_hash_until_it_is_revoked() {
     assert!(keys.revoke(found.id).await.unwrap());
     assert_eq!(keys.lookup(&made.key).await.unwrap(), None);
     assert!(!keys.revoke(uuid::Uuid::max()).await.unwrap());
+}
+
+#[tokio::test]
+async fn the_last_use_of_a_key_is_written_once_a_minute() {
+    let store = store().await;
+    let keys = ApiKeys::new(store.db.clone(), Arc::new(store.clock.clone()), ids());
+    let made = keys.create(&user(), "ci", false).await.unwrap();
+    let used = async || {
+        keys.lookup(&made.key).await.unwrap().unwrap();
+        keys.list().await.unwrap()[0].last_used_at.unwrap()
+    };
+    let first = used().await;
+    store.clock.advance(jiff::SignedDuration::from_secs(59));
+    assert_eq!(used().await, first);
+    store.clock.advance(jiff::SignedDuration::from_secs(2));
+    assert!(used().await > first);
+}
+
+#[tokio::test]
+async fn a_run_goes_on_while_its_user_has_credits_and_an_exempt_one_always() {
+    let store = store().await;
+    let credits = Credits::new(store.db.clone());
+    let run = store.created(false).await.run.id;
+    assert!(!credits.may_go_on(run).await.unwrap(), "no balance");
+    credits.grant_initial(&user(), 1.0).await.unwrap();
+    assert!(credits.may_go_on(run).await.unwrap());
+    let spend = "UPDATE credit_balances SET available_credits = 0";
+    store.psql().await.batch_execute(spend).await.unwrap();
+    assert!(!credits.may_go_on(run).await.unwrap());
+    credits.grant_initial(&user(), 1.0).await.unwrap();
+    assert!(!credits.may_go_on(run).await.unwrap(), "granted once");
+    let exempt = store.orchestration.exempt_from_credits(true);
+    let Created::New(made) = exempt.create(new_run(false), None).await.unwrap() else {
+        panic!("a new run");
+    };
+    assert!(credits.may_go_on(made.run.id).await.unwrap());
 }
 
 #[tokio::test]
