@@ -32,6 +32,8 @@ pub(crate) fn program(db_url: &str, redis_url: &str, ports: (u16, u16), extra: &
         ("API_BIND_ADDR", format!("127.0.0.1:{}", ports.0)),
         ("RUNTIME_BIND_ADDR", format!("127.0.0.1:{}", ports.1)),
         ("STARTUP_TIMEOUT_SECONDS", "20".to_owned()),
+        // Tests of streams have one user with a thousand viewers.
+        ("STREAM_MAX_PER_USER", "0".to_owned()),
     ];
     let mut program = Program::new(env!("CARGO_BIN_EXE_agent-api"));
     for (name, value) in settings {
@@ -51,6 +53,7 @@ fn is_own(key: &str) -> bool {
         "API_BIND_ADDR",
         "RUNTIME_BIND_ADDR",
         "STARTUP_TIMEOUT_SECONDS",
+        "STREAM_MAX_PER_USER",
     ]
     .contains(&key)
 }
