@@ -322,7 +322,7 @@ mod tests {
         let found = after(&format!("{OPERATION}/parameters"), |value| *value = json!([]));
         assert_eq!(found, ["GET /a parameter \"p\": removed"]);
         let found = after(&format!("{OPERATION}/responses/200/content"), |value| {
-            *value = json!({"text/plain": {}})
+            *value = json!({"text/plain": {}});
         });
         assert_eq!(found, ["GET /a 200: application/json removed"]);
     }
@@ -334,20 +334,20 @@ mod tests {
             value
                 .as_array_mut()
                 .unwrap()
-                .push(json!({"name": "q", "in": "query", "required": true}))
+                .push(json!({"name": "q", "in": "query", "required": true}));
         };
         assert_eq!(
             after(&parameters, add),
             ["GET /a parameter \"q\": new and required"]
         );
         let found = after(&format!("{parameters}/0"), |value| {
-            value["required"] = json!(true)
+            value["required"] = json!(true);
         });
         assert_eq!(found, ["GET /a parameter \"p\": now required"]);
         let found = after(&format!("{BODY}/required"), |value| *value = json!(["kind"]));
         assert_eq!(found, ["GET /a body.kind: now required"]);
         let found = after(&format!("{OPERATION}/requestBody"), |value| {
-            value["required"] = json!(true)
+            value["required"] = json!(true);
         });
         assert_eq!(found, ["GET /a: a body is now required"]);
     }
@@ -355,23 +355,23 @@ mod tests {
     #[test]
     fn what_is_narrowed_is_found() {
         let found = after(&format!("{ANSWER}/properties/n/type"), |value| {
-            *value = json!(["number", "null"])
+            *value = json!(["number", "null"]);
         });
         assert_eq!(found.len(), 1, "{found:?}");
         let found = after(&format!("{BODY}/properties/text/type"), |value| {
-            *value = json!("string")
+            *value = json!("string");
         });
         assert_eq!(found.len(), 1, "{found:?}");
         let found = after(&format!("{BODY}/properties/kind/enum"), |value| {
-            *value = json!(["x"])
+            *value = json!(["x"]);
         });
         assert_eq!(found, ["GET /a body.kind: value \"y\" is not taken any more"]);
         let found = after(&format!("{OPERATION}/parameters/0/schema/maximum"), |value| {
-            *value = json!(8)
+            *value = json!(8);
         });
         assert_eq!(found, ["GET /a parameter \"p\": maximum is narrower"]);
         let found = after(&format!("{BODY}/properties/text"), |value| {
-            value["pattern"] = json!("^a$")
+            value["pattern"] = json!("^a$");
         });
         assert_eq!(found, ["GET /a body.text: another pattern"]);
     }
