@@ -94,6 +94,23 @@ mod tests {
     }
 
     #[test]
+    fn numbers_stay_as_they_were_sent() {
+        for text in [
+            "90.42225290942383",
+            "0.30000000000000004",
+            "31.245270191439438",
+            "1.0",
+            "1e+300",
+            "-0.0",
+            "18446744073709551615",
+            "-9223372036854775808",
+        ] {
+            let value: Value = serde_json::from_str(text).unwrap();
+            assert_eq!(canonical(&value), text, "read and written");
+        }
+    }
+
+    #[test]
     fn the_published_payload_hash_and_chain_heads_come_out() {
         let started = json!({"source": "runtime"});
         assert_eq!(
