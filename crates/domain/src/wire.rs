@@ -33,7 +33,7 @@ pub fn default_data(event: &Event) -> Value {
 
 /// [`default_data`] of an ordinary event, borrowed.
 #[derive(Serialize)]
-struct Log<'a> {
+struct Line<'a> {
     r#type: &'static str,
     run_id: RunId,
     seq: i64,
@@ -46,7 +46,7 @@ struct Log<'a> {
 
 /// [`default_data`] as text, without a copy of the event: each one is made into frames.
 pub fn default_text(event: &Event) -> String {
-    let log = Log {
+    let line = Line {
         r#type: "log",
         run_id: event.run_id,
         seq: event.seq,
@@ -58,7 +58,7 @@ pub fn default_text(event: &Event) -> String {
     };
     let text = match event.log_type {
         LogType::Complete => None,
-        _ => serde_json::to_string(&log).ok(),
+        _ => serde_json::to_string(&line).ok(),
     };
     text.unwrap_or_else(|| default_data(event).to_string())
 }

@@ -240,12 +240,18 @@ impl<S: EventStore, B: LiveBus> Viewer<S, B> {
         let most = self.page;
         let page = self.attached.tails.store().page(self.run(), self.cursor, most);
         match page.await {
-            Ok(page) => self.take_page(&page, page.len() < most).await,
+            Ok(page) => {
+                self.take_page(&page, page.len() < most);
+                #[cfg(test)]
+                if self.caught_up {
+                    self.attached.tails.subscribe(&self.attached.tail).await;
+                }
+            }
             Err(error) => self.read_failed(&error).await,
         }
     }
 
-    async fn take_page(&mut self, page: &[Event], last: bool) {
+    fn take_page(&mut self, page: &[Event], last: bool) {
         self.failing_since = None;
         self.attached.tails.meter().replay_pages.increment(1);
         let mut bytes = 0;
@@ -268,10 +274,7 @@ impl<S: EventStore, B: LiveBus> Viewer<S, B> {
             self.caught_up = true;
             let tails = &self.attached.tails;
             tails.caught_up(&self.attached.tail, self.cursor);
-            #[cfg(test)]
-            tails.subscribe(&self.attached.tail).await;
-        } else if bytes > 0 {
-            let fitting = PAGE_BYTES * page.len() / bytes;
+        } else if let Some(fitting) = (PAGE_BYTES * page.len()).checked_div(bytes) {
             self.page = fitting.clamp(1, self.attached.tails.sizes().page);
         }
     }

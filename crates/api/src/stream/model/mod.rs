@@ -25,7 +25,7 @@ const SCHEDULES: u64 = 20_000;
 /// Schedules within which a wrong form must be found.
 const TO_FIND: u64 = 3_000;
 /// Virtual time within which every viewer has got everything: slow ones read for some seconds.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 type Process = Tails<Store, Bus>;
 
