@@ -74,7 +74,7 @@ pub(crate) async fn run(words: &[&str]) {
     }
     let mut all = vec![];
     for reader in readers {
-        let seen = tokio::time::timeout(Duration::from_secs(120), reader).await;
+        let seen = tokio::time::timeout(Duration::from_mins(2), reader).await;
         all.push(seen.expect("streams end").unwrap());
     }
     println!("{}", summary(&all, &commits, began_us));

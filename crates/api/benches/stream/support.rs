@@ -3,10 +3,10 @@
 use crate::figures::Figure;
 use crate::harness::{Api, Worker};
 use domain::change::Change;
-use domain::{NewEvent, RunId};
+use domain::{Clock as _, NewEvent, RunId, SystemClock};
 use serde_json::Value;
 use std::process::Stdio;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use testkit::{Postgres, Redis};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
@@ -75,7 +75,7 @@ pub(crate) fn cpu_s(pid: u32) -> f64 {
 }
 
 pub(crate) fn now_us() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as u64
+    SystemClock.now().as_microsecond() as u64
 }
 
 pub(crate) fn load_average(when: &str) -> Figure {
