@@ -58,10 +58,13 @@ build() {
 install_missing
 missing=$(what_is_missing)
 if [ -n "$missing" ]; then
-    compose=$root/deploy/docker-compose.yml
+    compose=$root/docker-compose.yml
     if [ -f "$compose" ] && command -v docker >/dev/null && docker info >/dev/null 2>&1; then
         warn "not to be had here as programs, so everything runs in containers instead:"
         printf '%s\n' "$missing" >&2
+        # Without one of the caller's: known to this start only, so keys of `agent-api keys` are the way in.
+        JWT_SECRET=${JWT_SECRET:-$(setting JWT_SECRET)}
+        export JWT_SECRET=${JWT_SECRET:-$(head -c 32 /dev/urandom | base64)}
         exec docker compose -f "$compose" up --build
     fi
     printf '%s\n' "$missing" >&2
