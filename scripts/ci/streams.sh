@@ -42,6 +42,7 @@ ulimit -n "$(ulimit -Hn)" || warn "the limit of open files stays at $(ulimit -n)
 work=$(mktemp -d)
 chmod 711 "$work"
 children=()
+# shellcheck disable=SC2317 # called by the trap
 finish() {
     local pid
     rm -f "$work/told"
@@ -146,7 +147,8 @@ in_a_browser() {
     pages=$(free_port) debug=$(free_port)
     python3 -m http.server --bind 127.0.0.1 --directory "$root/scripts/ci/streams" "$pages" >/dev/null 2>&1 &
     children+=($!)
-    local url="http://127.0.0.1:$pages/page.html?api=http://127.0.0.1:$port&run=$(of run)&ticket=$(of ticket)"
+    local url
+    url="http://127.0.0.1:$pages/page.html?api=http://127.0.0.1:$port&run=$(of run)&ticket=$(of ticket)"
     chromium --headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run --no-proxy-server \
         --user-data-dir="$work/profile" --remote-debugging-port="$debug" "$url" >"$work/chromium.log" 2>&1 &
     children+=($!)

@@ -73,12 +73,13 @@ tests() {
     fi
 }
 
-# Sums the closing lines of `cargo test` (one per binary) or of nextest (one).
+# Sums the closing lines of `cargo test` (one per binary), of nextest (one) or of a script (its last line).
 count_tests() {
     sed 's/\x1b\[[0-9;]*m//g' "$log" | awk '
         /^test result: / { for (i = 1; i < NF; i++) { if ($(i + 1) ~ /^passed/) good += $i; if ($(i + 1) ~ /^failed/) bad += $i } }
         / Summary \[/ { for (i = 1; i < NF; i++) { if ($(i + 1) ~ /^passed/) good += $i; if ($(i + 1) ~ /^failed/) bad += $i; if ($(i + 1) ~ /^timed/) bad += $i } }
-        END { print good + 0, bad + 0 }'
+        /^[0-9]+ passed, [0-9]+ failed$/ { script_good = $1; script_bad = $3 }
+        END { print good + script_good + 0, bad + script_bad + 0 }'
 }
 
 runner() {
@@ -101,6 +102,12 @@ one_tls_stack() {
     return $bad
 }
 
+# The tests of the manifests read YAML with the system's Python.
+install_yaml() {
+    if /usr/bin/python3 -c 'import yaml' 2>/dev/null || python3 -c 'import yaml' 2>/dev/null; then return 0; fi
+    command -v apt-get >/dev/null && may_become_root && apt_install python3-yaml
+}
+
 need_cargo
 install_missing
 if ! have_redis || ! have_postgres_programs; then
@@ -121,6 +128,12 @@ if [ -z "$quick" ]; then
         check deny cargo deny --offline check bans licenses sources
     else
         note skip deny 0 "cargo-deny is not installed"
+    fi
+    # Manifests, images and the deployment scripts, without a cluster; and once against the programs built above.
+    if install_yaml; then
+        tests deploy scripts/ci/test-deploy.sh
+    else
+        note skip deploy 0 "no Python with PyYAML: apt-get install python3-yaml"
     fi
     if command -v shellcheck >/dev/null; then
         mapfile -t scripts < <(git ls-files '*.sh' '.ci/run' 2>/dev/null)

@@ -4,6 +4,7 @@ Each test has a cluster of its own in a directory. No test needs another one, so
 """
 import base64
 import concurrent.futures
+import functools
 import json
 import os
 import pathlib
@@ -32,6 +33,22 @@ def encoded(values):
     return {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
 
 
+def environment(home, **more):
+    return {"PATH": os.environ["PATH"], "HOME": str(home), "FAKE_CLUSTER": str(home), **more}
+
+
+@functools.lru_cache
+def old_deployment(name):
+    """The files of a Deployment as an earlier version of the project would have applied it, with 4 workers."""
+    home = pathlib.Path(tempfile.mkdtemp(prefix="old-"))
+    (home / "objects").mkdir()
+    text = (ROOT / "k8s" / f"{name.removeprefix('agent-')}-deployment.yaml").read_text()
+    text = text.replace("image: agent-api\n", "image: agent-api:old\n").replace("replicas: 1\n", "replicas: 4\n")
+    subprocess.run(["kubectl", "apply", "-f", "-"], input=text, env=environment(home), text=True, check=True,
+                   capture_output=True)
+    return home / "objects"
+
+
 class Cluster:
     """A fake cluster that has the secret and both deployments, of the image agent-api:old, unless told otherwise."""
 
@@ -46,15 +63,13 @@ class Cluster:
             self.write({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": SECRET, "namespace": "agents",
                         "resourceVersion": "100"}, "data": encoded(values)})
         for name in deployments:
-            text = (ROOT / "k8s" / f"{name.removeprefix('agent-')}-deployment.yaml").read_text()
-            text = text.replace("image: agent-api\n", "image: agent-api:old\n").replace("replicas: 1\n", "replicas: 4\n")
-            subprocess.run(["kubectl", "apply", "-f", "-"], input=text, env=self.env(), text=True, check=True,
-                           capture_output=True)
+            for file in old_deployment(name).iterdir():
+                shutil.copy(file, self.home / "objects")
         (self.home / "calls").write_text("")
 
     def env(self, **more):
         """Nothing of the caller's settings but what a program needs to run."""
-        return {"PATH": os.environ["PATH"], "HOME": str(self.home), "FAKE_CLUSTER": str(self.home), **more}
+        return environment(self.home, **more)
 
     def write(self, thing):
         name = f"{thing['metadata']['namespace']}.{thing['kind'].lower()}.{thing['metadata']['name']}.json"
@@ -100,7 +115,7 @@ class Cluster:
         return ended
 
     def verify(self, api, *arguments, **env):
-        given = {"TOKEN": TOKEN, "API_URL": api.url, "VERIFY_TIMEOUT": "3", **env}
+        given = {"TOKEN": TOKEN, "API_URL": api.url, "VERIFY_TIMEOUT": "30", **env}
         ended = self.run("verify-phase2b.sh", *arguments, **{key: value for key, value in given.items() if value})
         no_secret_in(ended.stdout + ended.stderr + self.calls())
         return ended
@@ -383,12 +398,12 @@ def without_a_cluster_five_steps_are_skipped():
     same(cluster.calls(), "")
 
 
-def broken(steps, *faults, prepare=None, reason=""):
+def broken(steps, *faults, prepare=None, reason="", **env):
     cluster = Cluster()
     if prepare:
         prepare(cluster)
     with StubApi(*faults) as api:
-        ended = cluster.verify(api)
+        ended = cluster.verify(api, **env)
         ends(ended, 1, reason)
         same(results(ended), all_but(*steps))
         assert "verified" not in ended.stdout
@@ -436,13 +451,13 @@ def verify_6_fails_when_start_does_not_queue_and_the_run_is_stopped():
 
 @test
 def verify_7_fails_when_no_worker_takes_the_run_and_the_run_is_stopped():
-    asked = broken([7, 8], "stays-queued", reason="still queued")
+    asked = broken([7, 8], "stays-queued", reason="still queued", VERIFY_TIMEOUT="1")
     same(asked[-1], "stop")
 
 
 @test
 def verify_8_fails_when_the_run_does_not_end():
-    broken([8], "stays-executing", reason="still executing after 3 s")
+    broken([8], "stays-executing", reason="still executing after 2 s", VERIFY_TIMEOUT="2")
 
 
 @test
