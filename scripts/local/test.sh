@@ -120,6 +120,8 @@ check lock cargo fetch --locked --quiet
 check fmt cargo fmt --all --check
 check clippy cargo clippy --workspace --all-targets --quiet -- -D warnings
 check build cargo build --workspace --bins --quiet
+# The tests of the API description run it.
+check schemathesis scripts/ci/contract.sh --install
 if [ -z "$quick" ]; then
     # The pages are for the project's developers: links to private items are fine.
     check doc env RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' cargo doc --workspace --no-deps --document-private-items --quiet

@@ -19,10 +19,10 @@ pub struct LimitOptions {
     #[arg(long, env = "API_REQUEST_TIMEOUT_SECONDS", default_value_t = 30)]
     pub api_request_timeout_seconds: u64,
     /// Open streams of one user at this process; 0 for no limit.
-    #[arg(long, env = "STREAM_MAX_PER_USER", default_value_t = 200)]
+    #[arg(long, env = "STREAM_MAX_PER_USER", default_value_t = 10_000)]
     pub stream_max_per_user: u32,
     /// Open streams of this process; 0 for no limit.
-    #[arg(long, env = "STREAM_MAX_CONNECTIONS", default_value_t = 10_000)]
+    #[arg(long, env = "STREAM_MAX_CONNECTIONS", default_value_t = 20_000)]
     pub stream_max_connections: u32,
 }
 
