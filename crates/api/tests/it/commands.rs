@@ -69,7 +69,7 @@ fn histories_are_checked_from_any_directory_and_from_a_file() {
     let (code, _, err) = said("", &["history", "check", "--file", "/nonexistent.json"]);
     assert!(code == 1 && err.contains("/nonexistent.json"), "{err}");
     let text = std::fs::read_to_string(file).unwrap();
-    let dir = std::env::temp_dir().join(format!("history-{}", uuid::Uuid::now_v7()));
+    let dir = std::env::temp_dir().join(format!("history-{}", std::process::id()));
     std::fs::create_dir(&dir).unwrap();
     let changed = dir.join("changed.json");
     std::fs::write(&changed, text.replacen("tool_timeout", "tool_timeouT", 1)).unwrap();

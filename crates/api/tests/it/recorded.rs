@@ -137,12 +137,17 @@ async fn workers_register_beat_change_state_and_are_guarded_by_their_owner() {
 #[tokio::test]
 async fn wrong_requests_for_workers_are_refused_with_their_texts() {
     let api = Api::start().await;
-    post(
-        &api,
-        "/workers",
-        json!({"worker_id": "w", "owner_guest_scope": "g"}),
-    )
-    .await;
+    let made = json!({"worker_id": "w", "owner_guest_scope": "g"});
+    post(&api, "/workers", made).await;
+    foreign_and_unknown_owners_are_refused(&api).await;
+    wrong_shapes_are_refused(&api).await;
+    assert_eq!(get(&api, "/workers/w%00?owner_user_id=1").await.0, 400);
+    let (_, shown) = get(&api, "/workers/w?owner_guest_scope=g").await;
+    let seq = &shown["worker"]["worker"]["latest_seq"];
+    assert_eq!(seq, 1, "refusals write nothing");
+}
+
+async fn foreign_and_unknown_owners_are_refused(api: &Api) {
     let one_owner = || {
         (
             400,
@@ -172,7 +177,7 @@ async fn wrong_requests_for_workers_are_refused_with_their_texts() {
             (400, refused("owner_user_id must be an integer >= 0")),
         ),
     ] {
-        assert_eq!(get(&api, path).await, answer, "{path}");
+        assert_eq!(get(api, path).await, answer, "{path}");
     }
     for (path, body, answer) in [
         ("/workers", json!({"worker_id": "w"}), one_owner()),
@@ -195,8 +200,11 @@ async fn wrong_requests_for_workers_are_refused_with_their_texts() {
             unknown(),
         ),
     ] {
-        assert_eq!(post(&api, path, body.clone()).await, answer, "{path} {body}");
+        assert_eq!(post(api, path, body.clone()).await, answer, "{path} {body}");
     }
+}
+
+async fn wrong_shapes_are_refused(api: &Api) {
     for (path, body) in [
         ("/workers", json!({"owner_user_id": "7"})),
         ("/workers", json!({"owner_user_id": -1})),
@@ -215,19 +223,13 @@ async fn wrong_requests_for_workers_are_refused_with_their_texts() {
             json!({"owner_guest_scope": "g", "status": "failed", "reason": "\u{0}"}),
         ),
     ] {
-        let (status, answer) = post(&api, path, body.clone()).await;
+        let (status, answer) = post(api, path, body.clone()).await;
         assert_eq!(
             (status, &answer["error"]),
             (422, &json!("invalid_request")),
             "{body} {answer}"
         );
     }
-    assert_eq!(get(&api, "/workers/w%00?owner_user_id=1").await.0, 400);
-    let (_, shown) = get(&api, "/workers/w?owner_guest_scope=g").await;
-    assert_eq!(
-        shown["worker"]["worker"]["latest_seq"], 1,
-        "refusals write nothing"
-    );
 }
 
 /// Appends until the server is gone; the marks of the events it acknowledged.

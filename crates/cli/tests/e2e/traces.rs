@@ -64,6 +64,12 @@ async fn one_trace_leads_from_the_request_over_the_job_to_model_and_tool_calls()
     let spans = eventually_some(SOON, of_trace)
         .await
         .expect("every kind of span arrives");
+    the_spans_say_what_was_done(&spans, &run);
+    let told = format!("{spans:?}");
+    assert!(!told.contains("private-words"), "no text of a run is in a span");
+}
+
+fn the_spans_say_what_was_done(spans: &[Span], run: &str) {
     let named = |name: &str| spans.iter().find(|span| span.name == name).unwrap();
     let ingest = named("runtime.ingest");
     assert_eq!(
@@ -74,7 +80,7 @@ async fn one_trace_leads_from_the_request_over_the_job_to_model_and_tool_calls()
     assert_eq!(ingest.attributes["http.response.status_code"], "200");
     let infer = named("runtime.infer");
     assert_eq!(
-        way_up(&spans, infer),
+        way_up(spans, infer),
         ["runtime.infer", "runtime.job", "runtime.ingest"]
     );
     assert_eq!(infer.service, "agent-worker");
@@ -90,13 +96,11 @@ async fn one_trace_leads_from_the_request_over_the_job_to_model_and_tool_calls()
     });
     let tool = tool.expect("the shell call has a span");
     assert_eq!(
-        way_up(&spans, tool),
+        way_up(spans, tool),
         ["runtime.tool", "runtime.job", "runtime.ingest"]
     );
     let job = named("runtime.job");
     assert_eq!(job.attributes["run_id"], run);
-    let told = format!("{spans:?}");
-    assert!(!told.contains("private-words"), "no text of a run is in a span");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -134,6 +134,7 @@ mod tests {
 
     #[test]
     fn a_worker_is_fresh_to_the_millisecond_and_then_stale() {
+        use WorkerStatus as W;
         let beat = Timestamp::UNIX_EPOCH;
         let state = |status, heartbeat, age| {
             let now = beat + SignedDuration::from_millis(age);
@@ -143,7 +144,6 @@ mod tests {
                 liveness["heartbeat_age_ms"].clone(),
             )
         };
-        use WorkerStatus as W;
         for (status, heartbeat, age, word, shown) in [
             (W::Running, Some(beat), 0, "fresh", json!(0)),
             (W::Running, Some(beat), 120_000, "fresh", json!(120_000)),

@@ -3,10 +3,11 @@
 use crate::{Verdict, ensure, setting};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use domain::{Clock as _, SystemClock};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 const BLOCK: usize = 64;
 
@@ -158,11 +159,11 @@ pub(crate) fn number(value: &Value) -> Result<i64, String> {
 /// `v1.<claims>.<mac>`, good for a minute and one request.
 fn signature(secret: &str, run: Option<&str>) -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now = since.as_secs();
+    let time = SystemClock.now();
+    let now = time.as_second();
     let nonce = format!(
         "load-{}-{}",
-        since.as_nanos(),
+        time.as_nanosecond(),
         COUNT.fetch_add(1, Ordering::Relaxed)
     );
     let mut claims = json!({"iat": now, "exp": now + 60, "nonce": nonce});

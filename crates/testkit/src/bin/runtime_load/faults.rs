@@ -96,7 +96,7 @@ pub(crate) async fn kill9() -> Verdict {
     let client = own.client.clone();
     let writers = join_all((0..8).map(|writer| write_until_it_fails(&client, &run, writer, &count)));
     let killer = async {
-        eventually(Duration::from_secs(60), || async {
+        eventually(Duration::from_mins(1), || async {
             count.load(Ordering::SeqCst) >= ENOUGH
         })
         .await;

@@ -31,13 +31,11 @@ async fn main() -> ExitCode {
     let mut chosen: Vec<String> = SCENARIOS.map(str::to_owned).to_vec();
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
-        match (arg.as_str(), args.next()) {
-            ("--scenario", Some(name)) => chosen = vec![name],
-            _ => {
-                eprintln!("{USAGE}");
-                return ExitCode::from(64);
-            }
-        }
+        let ("--scenario", Some(name)) = (arg.as_str(), args.next()) else {
+            eprintln!("{USAGE}");
+            return ExitCode::from(64);
+        };
+        chosen = vec![name];
     }
     let mut code = ExitCode::SUCCESS;
     for name in chosen {
