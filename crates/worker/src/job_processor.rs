@@ -28,7 +28,10 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-/// How long a claim waits for the lease of a worker that is probably gone to run out.
+/// Beyond the length of a lease: a worker that is gone has lost the run by then. One that is still there renews its lease,
+/// and puts the run's entry back if it has to.
+const HELD_MARGIN: Duration = Duration::from_secs(1);
+/// How long a run that comes again waits for its last drive here to end.
 const HELD_PATIENCE: Duration = Duration::from_secs(4);
 const HELD_PAUSE: Duration = Duration::from_millis(50);
 const LAST_DRIVE_PAUSE: Duration = Duration::from_millis(20);
@@ -190,10 +193,11 @@ impl JobProcessor {
         });
     }
 
-    /// A lease of another worker that is still alive in Postgres is waited for: when that worker is gone it runs out within
-    /// moments of the one in Redis.
+    /// A lease of another worker that is still alive in Postgres is waited for, as long as it can last. This is the run's own
+    /// entry (others are told apart as duplicates): let go while that worker is gone, it would leave the run in no list
+    /// until the reconciler meets it.
     async fn claim(&self, delivery: &Delivery) -> Result<Claimed, CommandError> {
-        let until = Instant::now() + HELD_PATIENCE;
+        let until = Instant::now() + self.rules.lease + HELD_MARGIN;
         let job = &delivery.job;
         loop {
             let claimed = self

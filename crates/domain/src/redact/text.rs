@@ -165,26 +165,31 @@ fn international_phone(bytes: &[u8], at: usize) -> Option<Hit> {
     if before(bytes, at).is_some_and(|byte| byte.is_ascii_alphanumeric()) {
         return None;
     }
-    let (mut digits, mut end, mut next) = (0, at, at + 1);
+    let mut next = at + 1;
     // Blanks belong between the digits, not after the sign.
     if !matches!(bytes.get(next), Some(b'0'..=b'9' | b'(')) {
         return None;
     }
-    while let Some(&byte) = bytes.get(next) {
-        if byte.is_ascii_digit() {
-            digits += 1;
-            end = next + 1;
-            if digits > *PHONE_DIGITS.end() {
-                return None;
-            }
-        } else if !is_separator(byte) {
+    let (mut digits, mut first, mut last) = (0, None, None);
+    loop {
+        next += run(bytes, next, is_separator);
+        let group = run(bytes, next, |byte| byte.is_ascii_digit());
+        digits += group;
+        next += group;
+        if group == 0 {
             break;
         }
-        next += 1;
+        if digits > *PHONE_DIGITS.end() {
+            // Digits of something else follow, a date perhaps: the number ends where it could first end.
+            last = first;
+            break;
+        }
+        if PHONE_DIGITS.contains(&digits) {
+            first = first.or(Some(next));
+            last = Some(next);
+        }
     }
-    PHONE_DIGITS
-        .contains(&digits)
-        .then_some((at, end, REDACTED_PHONE))
+    last.map(|end| (at, end, REDACTED_PHONE))
 }
 
 /// Ten digits as 3-3-4, with an optional 1 before them.
@@ -236,6 +241,11 @@ mod tests {
             ("<foo@bar.com>", "<[REDACTED_EMAIL]>"),
             ("+15551234567", "[REDACTED_PHONE]"),
             ("call +1 (555) 123-4567 now", "call [REDACTED_PHONE] now"),
+            ("+15551234567 2026-11-20", "[REDACTED_PHONE] 2026-11-20"),
+            (
+                "+1 555 123 4567 2026-11-20 17:57",
+                "[REDACTED_PHONE] 2026-11-20 17:57",
+            ),
             ("555-123-4567", "[REDACTED_PHONE]"),
             ("(555) 123-4567", "[REDACTED_PHONE]"),
             ("1-555-123-4567", "[REDACTED_PHONE]"),
@@ -269,6 +279,7 @@ mod tests {
             "a @ b",
             "@scope/name@1.2.3",
             "x=+12345678",
+            "+12345678901234567890",
             "a-555-123-4567",
             "555-123-45678",
             "eyJhbGciOiJ.short.x",

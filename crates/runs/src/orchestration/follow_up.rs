@@ -69,10 +69,7 @@ pub(super) fn duplicate(run: &RunState, job_id: JobId) -> Option<CommandError> {
         return None;
     }
     tracing::info!(run.id = %run.id, job.id = %job_id, job.recorded = %recorded, "duplicate queue entry");
-    match &run.lease {
-        Some(lease) if lease.alive => Some(Rejection::Held(lease.owner.clone()).into()),
-        _ => Some(CommandError::DuplicateJob),
-    }
+    Some(CommandError::DuplicateJob)
 }
 
 /// A sweep decides on what it read a moment ago; the deadline may have moved since.

@@ -130,11 +130,12 @@ async fn known(tx: &mut Tx, run_id: RunId, event: &AppendEvent) -> Result<bool, 
 /// State machine, then expected seq.
 fn check(locked: &Locked, event: &AppendEvent) -> Result<Outcome, RuntimeError> {
     let state = &locked.run.state;
-    let transition = Transition::of_event(&event.event_type, &event.payload)?;
-    let foreign = !matches!(transition, Transition::RequestCancel | Transition::Other);
+    // Before its payload is looked at: whatever it says, it is not for the caller to say.
+    let foreign = matches!(event.event_type.as_str(), "run.started" | "run.finished");
     if state.origin == Origin::AgentApi && foreign {
         return Err(RuntimeError::Conflict("run is driven by the platform".to_owned()));
     }
+    let transition = Transition::of_event(&event.event_type, &event.payload)?;
     let word = state_word(state.status, state.cancel_requested);
     let from = State::parse(word).ok_or_else(|| StoreError::row("unknown state word"))?;
     let outcome = step(from, transition)?;

@@ -104,11 +104,11 @@ async fn a_job_pushed_by_hand_starts_a_created_run_and_is_dropped_on_any_other()
     );
     assert!(matches!(
         store.claim(&by_hand(run), "x").await,
-        Err(CommandError::Rejected(Rejection::Held(_)))
+        Err(CommandError::DuplicateJob)
     ));
     assert!(matches!(
         store.claim(&by_hand(run), "w").await,
-        Err(CommandError::Rejected(Rejection::Held(_)))
+        Err(CommandError::DuplicateJob)
     ));
     let queued = store.created(true).await.run.id;
     assert!(matches!(

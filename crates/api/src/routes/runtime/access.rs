@@ -185,7 +185,8 @@ pub async fn guard(State(runtime): State<Runtime>, request: Request, next: Next)
     let path = request.uri().path();
     let rest = path.strip_prefix(PREFIX);
     let inside = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    if !inside || path == HEALTH {
+    let health = path == HEALTH && matches!(*request.method(), Method::GET | Method::HEAD);
+    if !inside || health {
         return next.run(request).await;
     }
     let frozen = (request.method() == Method::POST && !runtime.write_mode.may_write())

@@ -11,8 +11,12 @@ use axum::response::{IntoResponse, Response};
 use futures::FutureExt as _;
 use http::HeaderValue;
 use std::panic::AssertUnwindSafe;
+use std::time::Duration;
 use tokio::time::Instant;
 use tracing::Instrument as _;
+
+/// Longest wait for an answer to begin: a store that hangs is a store that is away.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The middleware.
 pub async fn handle(State(runtime): State<Runtime>, request: Request, next: Next) -> Response {
@@ -23,10 +27,11 @@ pub async fn handle(State(runtime): State<Runtime>, request: Request, next: Next
     tracing::info!(method = %method, path = %path, request_id = %trace.request_id, "request_started");
     let span = span(&method, route.as_ref(), &mut trace);
     let (request, leftover) = drain::hold(request);
-    let called = AssertUnwindSafe(next.run(request))
+    let called = AssertUnwindSafe(tokio::time::timeout(ANSWER_TIMEOUT, next.run(request)))
         .catch_unwind()
         .instrument(span.clone())
-        .await;
+        .await
+        .map(|answered| answered.unwrap_or_else(|_| Refusal::unavailable().into_response()));
     let mut response = called.unwrap_or_else(|_| {
         tracing::error!(request_id = %trace.request_id, "handler panicked");
         Refusal::internal().into_response()
