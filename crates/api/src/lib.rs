@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | [`config`] | settings |
 //! | [`program`] | command line |
-//! | [`commands`], [`keys`] | subcommands |
+//! | [`commands`], [`keys()`] | subcommands |
 //! | `app`, `startup` | build, serve, drain |
 //! | `edge`, `drain`, `error`, `extract`, `fields`, `cors`, `quota`, `conditional` | what holds for every request |
 //! | `auth` | who is asking |

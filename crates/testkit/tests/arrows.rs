@@ -46,12 +46,26 @@ const FOREIGN: [(&str, &[&str]); 12] = [
     ("kube", &["worker"]),
     ("k8s-", &["worker"]),
     ("axum", &["api", "bootstrap", "worker", "testkit", "chaos"]),
-    ("reqwest", &["api", "worker", "cli", "testkit", "chaos"]),
+    (
+        "reqwest",
+        &["api", "bootstrap", "worker", "cli", "testkit", "chaos"],
+    ),
     ("anyhow", &["api", "worker"]),
 ];
 
 /// All that `domain` may use: no runtime, no IO.
-const OF_DOMAIN: [&str; 7] = ["serde", "serde_json", "thiserror", "uuid", "jiff", "sha2", "rand"];
+const OF_DOMAIN: [&str; 10] = [
+    "serde",
+    "serde_json",
+    "thiserror",
+    "uuid",
+    "jiff",
+    "sha2",
+    "rand",
+    "aho-corasick",
+    "base64",
+    "percent-encoding",
+];
 
 /// Crate to its normal dependencies.
 fn dependencies() -> BTreeMap<String, Vec<String>> {
