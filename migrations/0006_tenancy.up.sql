@@ -17,7 +17,7 @@ EXCEPTION
 END
 $$;
 
--- Whether the connected role may become `agent_app`.
+-- Whether the connected role is a member of `agent_app`.
 CREATE FUNCTION runtime.may_take_app_role() RETURNS boolean LANGUAGE plpgsql STABLE AS $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'agent_app') THEN
@@ -40,10 +40,10 @@ EXCEPTION
 END
 $$;
 
--- Called once by every connection of a program.
+-- Called once by every connection of a program. A role that came after this migration has no rights here: nobody takes it.
 CREATE FUNCTION runtime.take_app_role() RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    IF runtime.may_take_app_role() THEN
+    IF runtime.may_take_app_role() AND has_table_privilege('agent_app', 'public.agent_runs', 'INSERT') THEN
         PERFORM set_config('role', 'agent_app', false);
     END IF;
 END

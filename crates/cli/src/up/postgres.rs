@@ -142,7 +142,7 @@ impl Cluster {
         std::fs::remove_file(&password_file)?;
         made?;
         let sql = format!(
-            "CREATE ROLE {NAME} LOGIN PASSWORD '{}';\nCREATE DATABASE {NAME} OWNER {NAME};\n",
+            "CREATE ROLE {NAME} LOGIN CREATEROLE PASSWORD '{}';\nCREATE DATABASE {NAME} OWNER {NAME};\n",
             secrets.pg_password
         );
         let mut single = self.command("postgres")?;
