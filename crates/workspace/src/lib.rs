@@ -1,0 +1,1 @@
+//! The files of runs in S3.
