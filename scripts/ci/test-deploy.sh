@@ -102,6 +102,11 @@ if renders; then
 else
     say "skipped: no kubectl (1.27 or newer) is here, so the manifests are not rendered"
 fi
+if "$python" -c 'import celpy' 2>/dev/null; then
+    tests "$python" "$here/deploy/test_admission.py" "$@"
+else
+    say "skipped: no CEL interpreter (pip install cel-python), so the admission policies are not evaluated"
+fi
 if [ $# -eq 0 ]; then against_the_real_programs; fi
 
 printf '%d passed, %d failed\n' "$passed" "$failed"

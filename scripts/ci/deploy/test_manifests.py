@@ -15,8 +15,8 @@ import yaml
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 K8S = ROOT / "k8s"
 TESTS = []
-# Named in a manifest before the program reads it: the class of the Jobs that the coming executor makes.
-NOT_YET_A_SETTING = {"K8S_RUNTIME_CLASS"}
+# Of the contract's settings, those that the executor of tool Jobs reads.
+EXECUTOR = {"K8S_IN_CLUSTER", "K8S_TOOL_NAMESPACE", "K8S_RUNTIME_CLASS", "TOOL_IMAGE"}
 
 
 def test(function):
@@ -44,7 +44,7 @@ def one(directory, kind, name):
 def raw():
     """Every object of every file that is one, with its file."""
     for path in sorted(K8S.rglob("*.yaml")):
-        if path.name != "kustomization.yaml":
+        if path.name != "kustomization.yaml" and path.parent.name != "kustomizeconfig":
             for thing in yaml.safe_load_all(path.read_text()):
                 yield path, thing
 
@@ -99,8 +99,10 @@ def every_file_holds_whole_objects_and_is_part_of_a_rendering():
 
 
 @test
-def the_image_is_named_in_one_place():
-    same(yaml.safe_load((K8S / "kustomization.yaml").read_text())["images"], [{"name": "agent-api", "newName": "agent-api", "newTag": "phase2b"}])
+def the_images_are_named_in_one_place():
+    same(yaml.safe_load((K8S / "kustomization.yaml").read_text())["images"], [
+        {"name": "agent-api", "newName": "agent-api", "newTag": "phase2b"},
+        {"name": "tool-image", "newName": "agent-tools", "newTag": "phase2b"}])
     for path in K8S.glob("*.yaml"):
         if path.name != "kustomization.yaml":
             assert ":phase2b" not in path.read_text(), path
@@ -108,6 +110,8 @@ def the_image_is_named_in_one_place():
                 same(image, "agent-api", str(path))
     for name in ("agent-api", "agent-worker"):
         same(pod_of(one("", "Deployment", name))["containers"][0]["image"], "agent-api:phase2b", name)
+    same(env_of(pod_of(one("", "Deployment", "agent-worker"))["containers"][0])["TOOL_IMAGE"], "agent-tools:phase2b")
+    same(one("", "ConfigMap", "agent-tool-images")["data"], {"TOOL_IMAGE": "agent-tools:phase2b"})
 
 
 @test
@@ -193,14 +197,20 @@ def the_worker_has_the_contracts_figures():
 
 
 @test
-def the_worker_starts_with_the_executor_that_is_set():
-    """A value it does not know ends it with 64; and once it knows `kubernetes`, that is what belongs here."""
-    options = (ROOT / "crates/worker/src/sandbox/options.rs").read_text()
-    variants = re.search(r"enum ToolExecutor \{(.*?)\n\}", options, re.S).group(1)
-    known = {name.lower() for name in re.findall(r"^    ([A-Z]\w+),", variants, re.M)}
-    value = env_of(pod_of(one("", "Deployment", "agent-worker"))["containers"][0])["TOOL_EXECUTOR"]
-    same(value, "kubernetes" if "kubernetes" in known else "none")
-    assert value in known, (value, known)
+def the_worker_makes_tool_jobs_in_the_namespace_that_is_prepared_for_them():
+    env = env_of(pod_of(one("", "Deployment", "agent-worker"))["containers"][0])
+    same((env["TOOL_EXECUTOR"], env["K8S_IN_CLUSTER"]), ("kubernetes", "true"))
+    for kind, name in (("Role", "agent-job-spawner"), ("ResourceQuota", "agent-tool-jobs-quota"), ("LimitRange", "agent-tool-limits")):
+        same(one("", kind, name)["metadata"]["namespace"], env["K8S_TOOL_NAMESPACE"], kind)
+
+
+@test
+def the_secret_reaches_both_programs_and_the_key_of_tokens_only_the_api():
+    for name in ("agent-api", "agent-worker"):
+        container = pod_of(one("", "Deployment", name))["containers"][0]
+        same(container["envFrom"][0], {"secretRef": {"name": "agent-api-secrets"}}, name)
+        assert len(container["env"]) == len(env_of(container)), f"{name}: a variable is named twice"
+    same(env_of(pod_of(one("", "Deployment", "agent-worker"))["containers"][0])["JWT_SECRET"], "")
 
 
 @test
@@ -261,14 +271,27 @@ def alerts_of_the_worker_have_the_contracts_figures():
 
 @test
 def the_admission_policy_knows_our_jobs():
-    for name in ("agent-tool-jobs", "agent-tool-pods"):
+    for name in ("agent-tool-jobs", "agent-tool-images", "agent-tool-pods"):
         binding = one("", "ValidatingAdmissionPolicyBinding", name)["spec"]
         same(binding["policyName"], one("", "ValidatingAdmissionPolicy", name)["metadata"]["name"])
         same(binding["matchResources"]["namespaceSelector"]["matchLabels"], {"kubernetes.io/metadata.name": "agent-tools"})
         same(binding["validationActions"], ["Deny"])
-    for check in one("", "ValidatingAdmissionPolicy", "agent-tool-jobs")["spec"]["validations"]:
-        text = check["expression"]
-        same((text.count("("), text.count("[")), (text.count(")"), text.count("]")), text)
+        # Whom it is about: the account of the worker, whatever its namespace.
+        condition = one("", "ValidatingAdmissionPolicy", name)["spec"]["matchConditions"][0]["expression"]
+        account = re.search(r"matches\('([^']+)'\)", condition).group(1)
+        assert re.match(account, "system:serviceaccount:agents:" + pod_of(one("", "Deployment", "agent-worker"))["serviceAccountName"]), account
+    listed = one("", "ConfigMap", "agent-tool-images")["metadata"]
+    reference = one("", "ValidatingAdmissionPolicyBinding", "agent-tool-images")["spec"]["paramRef"]
+    same((reference["name"], reference["namespace"], reference["parameterNotFoundAction"]), (listed["name"], listed["namespace"], "Deny"))
+
+
+@test
+def limits_fit_the_largest_tool_and_the_longest_timeout():
+    limits = one("", "LimitRange", "agent-tool-limits")["spec"]["limits"][0]
+    same((limits["max"]["cpu"], limits["max"]["memory"], limits["max"]["ephemeral-storage"]), ("1", "1Gi", "2Gi"))
+    same((limits["defaultRequest"]["cpu"], limits["defaultRequest"]["memory"]), ("100m", "128Mi"))
+    # Longest timeout of a tool, and the reserve of its pod (AA-85, AA-93).
+    assert f"<= {3600 + 120}" in str(one("", "ValidatingAdmissionPolicy", "agent-tool-jobs")["spec"]["validations"])
 
 
 @test
@@ -285,7 +308,7 @@ def keda_counts_waiting_and_held_jobs():
 def gvisors_class_is_the_one_workers_are_told():
     settings_of = one("overlays/gvisor", "ConfigMap", "agent-worker-settings")
     same(settings_of["data"]["K8S_RUNTIME_CLASS"], one("overlays/gvisor", "RuntimeClass", "gvisor")["metadata"]["name"])
-    reference = pod_of(one("", "Deployment", "agent-worker"))["containers"][0]["envFrom"][0]["configMapRef"]
+    reference = pod_of(one("", "Deployment", "agent-worker"))["containers"][0]["envFrom"][1]["configMapRef"]
     same((reference["name"], reference["optional"]), (settings_of["metadata"]["name"], True))
 
 
@@ -386,14 +409,14 @@ def every_variable_is_a_setting_and_every_key_of_a_secret_has_its_name():
                "runtime-secrets": {"DATABASE_URL", "REDIS_URL", "RUNTIME_SIGNATURE_SECRET"}}
     for thing in workloads():
         for container in pod_of(thing)["containers"]:
-            assert set(env_of(container)) <= settings(), set(env_of(container)) - settings()
+            assert set(env_of(container)) <= settings() | EXECUTOR, set(env_of(container)) - settings()
             for entry in container["env"]:
                 if "valueFrom" in entry:
                     reference = entry["valueFrom"]["secretKeyRef"]
                     same(reference["key"], entry["name"])
                     assert entry["name"] in secrets[reference["name"]], entry
     for thing in rendered("overlays/gvisor"):
-        assert set(thing.get("data", {})) <= settings() | NOT_YET_A_SETTING
+        assert set(thing.get("data", {})) <= settings() | EXECUTOR
 
 
 @test
@@ -517,14 +540,14 @@ def images_hold_what_the_manifests_and_scripts_call():
         for part in ("redis-tools", "postgresql-client", "/agent-api", "/agent-worker", "USER 1000", "HEALTHCHECK",
                      "API_BIND_ADDR=0.0.0.0:8000", "WORKER_ADMIN_ADDR=0.0.0.0:9090", f'CMD ["{program}"]'):
             assert part in text, f"Dockerfile.{name}: {part}"
-    for part in ("bash", "python3", "nodejs", "git", "curl", "USER 10001"):
+    for part in ("bash", "python3", "nodejs", "git", "curl", "USER 10001", "+crt-static", 'ENTRYPOINT ["agent-tool-supervisor"]'):
         assert part in dockerfile("tools"), part
 
 
 @test
 def the_build_context_holds_what_the_builds_copy():
     kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
-    for name in ("api", "worker"):
+    for name in ("api", "worker", "tools"):
         for line in re.findall(r"^COPY (?!--from)(.*)", dockerfile(name), re.M):
             for source in line.split()[:-1]:
                 assert source in kept and (ROOT / source).exists(), f"Dockerfile.{name}: {source}"

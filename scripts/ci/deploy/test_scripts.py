@@ -37,11 +37,17 @@ def environment(home, **more):
     return {"PATH": os.environ["PATH"], "HOME": str(home), "FAKE_CLUSTER": str(home), **more}
 
 
+def make_namespace(home, name):
+    thing = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "resourceVersion": "100"}}
+    (home / "objects" / f"cluster.namespace.{name}.json").write_text(json.dumps(thing, indent=4, sort_keys=True))
+
+
 @functools.lru_cache
 def old_deployment(name):
     """The files of a Deployment as an earlier version of the project would have applied it, with 4 workers."""
     home = pathlib.Path(tempfile.mkdtemp(prefix="old-"))
     (home / "objects").mkdir()
+    make_namespace(home, "agents")
     text = (ROOT / "k8s" / f"{name.removeprefix('agent-')}-deployment.yaml").read_text()
     text = text.replace("image: agent-api\n", "image: agent-api:old\n").replace("replicas: 1\n", "replicas: 4\n")
     subprocess.run(["kubectl", "apply", "-f", "-"], input=text, env=environment(home), text=True, check=True,
@@ -52,9 +58,11 @@ def old_deployment(name):
 class Cluster:
     """A fake cluster that has the secret and both deployments, of the image agent-api:old, unless told otherwise."""
 
-    def __init__(self, deployments=("agent-api", "agent-worker"), secret=None):
+    def __init__(self, deployments=("agent-api", "agent-worker"), secret=None, namespaces=("agents", "default", "openagents")):
         self.home = pathlib.Path(tempfile.mkdtemp(prefix="fake-cluster-"))
         (self.home / "objects").mkdir()
+        for name in namespaces:
+            make_namespace(self.home, name)
         values = {"DATABASE_URL": "postgres://db/agents", "REDIS_URL": "redis://r:6379", "JWT_SECRET": "kept",
                   "S3_ACCESS_KEY": "old-access-key", "S3_SECRET_KEY": "old-secret-key"}
         if secret is not None:
@@ -86,6 +94,15 @@ class Cluster:
 
     def replicas(self, name):
         return self.read("deployment", name)["spec"]["replicas"]
+
+    def worker_env(self):
+        container = self.read("deployment", "agent-worker")["spec"]["template"]["spec"]["containers"][0]
+        return {entry["name"]: entry.get("value") for entry in container["env"]}
+
+    def egress(self):
+        """Where tools may go: address ranges, and the port."""
+        rule = self.read("networkpolicy", "agent-tools-object-storage", "agent-tools")["spec"]["egress"][0]
+        return [to["ipBlock"]["cidr"] for to in rule["to"]], rule["ports"][0]["port"]
 
     def secret(self):
         data = self.read("secret", SECRET)["data"]
@@ -122,7 +139,7 @@ class Cluster:
 
 
 def no_secret_in(text):
-    for secret in [*KEYS.values(), "old-access-key", "old-secret-key", TOKEN, "postgres://db"]:
+    for secret in [*KEYS.values(), "old-access-key", "old-secret-key", TOKEN, "postgres://db", "j=w=t"]:
         assert secret not in text, f"{secret} was shown"
         assert base64.b64encode(secret.encode()).decode() not in text, f"{secret} was shown in base64"
 
@@ -151,6 +168,107 @@ def a_deployment_puts_keys_rules_worker_and_api_in_seven_steps():
     assert cluster.has("namespace", "agent-tools", "cluster") and cluster.has("role", "agent-job-spawner", "agent-tools")
     assert cluster.has("networkpolicy", "agent-tools-default-deny", "agent-tools")
     same(cluster.replicas("agent-worker"), 4)
+
+
+@test
+def a_deployment_brings_what_tool_jobs_need():
+    cluster = Cluster()
+    ends(cluster.deploy("--tool-image=tools:2", S3_ENDPOINT="http://10.1.2.3:9000", S3_WORKSPACE_BUCKET="mine"), 0)
+    env = cluster.worker_env()
+    same((env["TOOL_EXECUTOR"], env["TOOL_IMAGE"], env["K8S_TOOL_NAMESPACE"]), ("kubernetes", "tools:2", "agent-tools"))
+    same((env["S3_ENDPOINT"], env["S3_WORKSPACE_BUCKET"], env["S3_REGION"]), ("http://10.1.2.3:9000", "mine", "ch-gva-2"))
+    assert cluster.has("limitrange", "agent-tool-limits", "agent-tools")
+    same(cluster.read("configmap", "agent-tool-images")["data"], {"TOOL_IMAGE": "tools:2"})
+    same(cluster.egress(), (["10.1.2.3/32"], 9000))
+    # What is live stays when nothing else is said, and the image of before stays allowed.
+    ends(cluster.deploy(), 0)
+    env = cluster.worker_env()
+    same((env["S3_ENDPOINT"], env["S3_WORKSPACE_BUCKET"], env["TOOL_IMAGE"]), ("http://10.1.2.3:9000", "mine", "agent-tools:phase2b"))
+    same(sorted(cluster.read("configmap", "agent-tool-images")["data"].values()), ["agent-tools:phase2b", "tools:2"])
+    same(cluster.egress(), (["10.1.2.3/32"], 9000))
+
+
+@test
+def tools_reach_the_addresses_that_are_named_and_none_when_none_is_known():
+    cluster = Cluster()
+    ends(cluster.deploy(S3_ENDPOINT="https://store.invalid", S3_EGRESS_CIDRS="10.0.0.0/8,2001:db8::/32"), 0)
+    same(cluster.egress(), (["10.0.0.0/8", "2001:db8::/32"], 443))
+    # Nothing is found, so what is live stays.
+    ends(cluster.deploy(S3_ENDPOINT="https://store.invalid"), 0)
+    same(cluster.egress(), (["10.0.0.0/8", "2001:db8::/32"], 443))
+    fresh = Cluster()
+    ends(fresh.deploy(S3_ENDPOINT="https://store.invalid:8443"), 0, "no address of store.invalid was found")
+    same(fresh.egress(), (["192.0.2.0/24"], 8443))
+    v6 = Cluster()
+    ends(v6.deploy(S3_ENDPOINT="http://[2001:db8::1]:9000"), 0)
+    same(v6.egress(), (["2001:db8::1/128"], 9000))
+
+
+@test
+def a_name_with_changing_answers_does_not_change_the_policy_each_time():
+    cluster = Cluster()
+    ends(cluster.deploy(S3_ENDPOINT="http://localhost:9000", S3_EGRESS_CIDRS="127.0.0.1/32 ::1/128 127.0.0.9/32"), 0)
+    before = cluster.egress()
+    ends(cluster.deploy(S3_ENDPOINT="http://localhost:9000"), 0)
+    same(cluster.egress(), before)
+    ends(cluster.deploy(S3_ENDPOINT="http://10.9.9.9:9000"), 0)
+    same(cluster.egress(), (["10.9.9.9/32"], 9000))
+
+
+@test
+def an_empty_cluster_gets_its_namespace_and_secret_from_a_file():
+    cluster = Cluster(deployments=(), secret={}, namespaces=())
+    file = cluster.home / "secrets.env"
+    file.write_text("# ours\n\nDATABASE_URL=postgres://db/agents?a=b\nREDIS_URL=redis://r\nJWT_SECRET=j=w=t\nS3_ACCESS_KEY=not-this\n")
+    ends(cluster.deploy(), 1, "--secret-file makes it")
+    assert not cluster.has("namespace", "agents", "cluster")
+    ends(cluster.deploy("--secret-file", str(file)), 0)
+    same(cluster.secret(), {"DATABASE_URL": "postgres://db/agents?a=b", "REDIS_URL": "redis://r", "JWT_SECRET": "j=w=t", **KEYS})
+    assert cluster.has("service", "agent-api") and cluster.has("service", "agent-worker")
+    before = cluster.state()
+    file.write_text("DATABASE_URL=postgres://other\nREDIS_URL=redis://other\n")
+    ends(cluster.deploy("--secret-file", str(file)), 0)
+    same(cluster.state(), before)
+
+
+@test
+def a_secret_of_empty_values_is_filled_from_a_file_and_emptied_again_when_a_step_fails():
+    values = {"DATABASE_URL": "", "REDIS_URL": "", "JWT_SECRET": "", "S3_ACCESS_KEY": "", "S3_SECRET_KEY": ""}
+    cluster = Cluster(secret=values, deployments=())
+    file = cluster.home / "secrets.env"
+    file.write_text("DATABASE_URL=postgres://db\nREDIS_URL=redis://r")
+    ends(cluster.deploy(), 1, "lacks: DATABASE_URL REDIS_URL")
+    cluster.fails("rollout status deployment/agent-worker")
+    ends(cluster.deploy("--secret-file", str(file)), 1, "step 4/7")
+    same({key: value for key, value in cluster.secret().items() if value}, {})
+    same(cluster.replicas("agent-worker"), 0)
+
+
+@test
+def a_secret_that_was_made_is_deleted_when_a_step_fails():
+    cluster = Cluster(deployments=(), secret={}, namespaces=())
+    file = cluster.home / "secrets.env"
+    file.write_text("DATABASE_URL=postgres://db\nREDIS_URL=redis://r\n")
+    cluster.fails("worker-deployment.yaml")
+    ends(cluster.deploy("--secret-file", str(file)), 1, "step 3/7", "deleted")
+    assert not cluster.has("secret", SECRET)
+
+
+@test
+def a_bad_secret_file_is_exit_64_and_not_shown():
+    cluster = Cluster()
+    file = cluster.home / "secrets.env"
+    file.write_text("DATABASE_URL postgres://db\n")
+    ends(cluster.deploy("--secret-file", str(file)), 64, "not KEY=VALUE")
+    ends(cluster.deploy("--secret-file", str(cluster.home / "none")), 64, "cannot be read")
+    same(cluster.calls(), "")
+
+
+@test
+def services_that_are_there_stay_as_they_are():
+    cluster = Cluster()
+    ends(cluster.deploy(), 0)
+    assert not cluster.has("service", "agent-api"), "where the deployment was there, somebody decided about the service"
 
 
 @test
@@ -322,8 +440,11 @@ def missing_variables_are_exit_64_and_named():
 @test
 def wrong_use_is_exit_64():
     cluster = Cluster()
-    for arguments in (["--nosuch"], ["--timeout", "soon"], ["--image"], ["--namespace", "A B"], ["--image", "a;b"], ["extra"]):
+    for arguments in (["--nosuch"], ["--timeout", "soon"], ["--image"], ["--namespace", "A B"], ["--image", "a;b"], ["extra"],
+                      ["--tool-image", "a b"], ["--secret-file"]):
         ends(cluster.deploy(*arguments), 64)
+    for name, value in (("S3_ENDPOINT", "store"), ("S3_ENDPOINT", "http://a b"), ("S3_REGION", "x|y"), ("S3_EGRESS_CIDRS", "all; rm")):
+        ends(cluster.deploy(**{name: value}), 64, name)
     same(cluster.calls(), "")
 
 
