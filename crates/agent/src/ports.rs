@@ -12,6 +12,8 @@ use std::future::Future;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
+pub use domain::files::{FileInfo, WorkspaceError};
+
 /// What a model call is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
@@ -124,33 +126,6 @@ pub trait Model: Send + Sync + 'static {
 
     /// Provider name and model name, for logs and metrics.
     fn identity(&self) -> (String, String);
-}
-
-/// A file of the workspace: path relative to its root, size in bytes, RFC 3339 time.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FileInfo {
-    pub filepath: String,
-    pub size: i64,
-    pub last_modified: String,
-}
-
-/// Failure of a workspace operation; `Display` is the text of the contract, told to the model.
-#[derive(Debug, thiserror::Error)]
-pub enum WorkspaceError {
-    #[error("Invalid path: {0}")]
-    InvalidPath(String),
-    #[error("File not found: {0}")]
-    NotFound(String),
-    #[error("File is not valid UTF-8: {0}")]
-    NotUtf8(String),
-    #[error("Workspace limit exceeded")]
-    LimitExceeded,
-    /// The settings that are missing, joined by ` and `.
-    #[error("{tool} is not configured: set {settings}")]
-    NotConfigured { tool: String, settings: String },
-    /// The store answered with an error or not at all; worth another attempt of the job.
-    #[error("workspace storage failed: {0}")]
-    Storage(String),
 }
 
 /// The files of one run. Implementations: S3 and memory.

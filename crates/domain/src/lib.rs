@@ -3,7 +3,7 @@
 //! Everything that crosses a process border is defined here once: run statuses and the table of allowed
 //! changes ([`status`]), commands and what they lead to ([`mod@decide`]), typed changes of a run ([`change`]), the
 //! stored event and its two stream forms ([`event`], [`wire`]), the job in Redis ([`job`]), plans
-//! ([`plan`]), actions and tool results ([`action`], [`tool`]), who may write ([`write_mode`]).
+//! ([`plan`]), actions, tool results and files ([`action`], [`tool`], [`files`]), who may write ([`write_mode`]).
 //!
 //! Invariants:
 //! - A status changes only along [`status::RunStatus::may_become`]; [`decide::decide`] is the only caller's way.
@@ -18,6 +18,7 @@ pub mod clock;
 pub mod command;
 pub mod decide;
 pub mod event;
+pub mod files;
 pub mod ids;
 pub mod job;
 pub mod plan;

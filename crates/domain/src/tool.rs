@@ -36,6 +36,51 @@ pub struct ArtifactRef {
     pub storage_key: String,
 }
 
+/// What became of a file in a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileChangeKind {
+    Added,
+    Changed,
+    Deleted,
+}
+
+/// One file that a step added, changed or deleted: path relative to the workspace root; SHA-256 as hex and size are there
+/// unless it was deleted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileChange {
+    pub path: String,
+    pub change: FileChangeKind,
+    pub sha256: Option<String>,
+    pub bytes: Option<i64>,
+}
+
+impl FileChange {
+    /// A file that is there after the step.
+    pub fn stored(file: &ArtifactRef, was_there: bool) -> Self {
+        Self {
+            path: file.file_path.clone(),
+            change: if was_there {
+                FileChangeKind::Changed
+            } else {
+                FileChangeKind::Added
+            },
+            sha256: Some(file.content_hash.clone()),
+            bytes: Some(file.file_size),
+        }
+    }
+
+    /// A file that is gone after the step.
+    pub fn deleted(path: impl Into<String>) -> Self {
+        Self {
+            path: path.into(),
+            change: FileChangeKind::Deleted,
+            sha256: None,
+            bytes: None,
+        }
+    }
+}
+
 /// The stored result of a tool call (`agent_steps.tool_output`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ToolResult {

@@ -7,16 +7,31 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 /// Each of our crates and those of ours that it may use.
-const OURS: [(&str, &[&str]); 12] = [
+const OURS: [(&str, &[&str]); 15] = [
     ("domain", &[]),
     ("bootstrap", &[]),
     ("runs", &["domain"]),
     ("queue", &["domain"]),
     ("agent", &["domain"]),
     ("objectstore", &["domain"]),
-    ("api", &["domain", "runs", "queue", "bootstrap"]),
+    ("workspace", &["domain", "bootstrap"]),
+    // Runs beside foreign code, in an image of its own: none of ours but the formats.
+    ("toolbox", &[]),
+    ("tool-supervisor", &["toolbox"]),
+    ("api", &["domain", "runs", "queue", "bootstrap", "workspace"]),
     ("openagents-runtime-service", &["api"]),
-    ("worker", &["domain", "runs", "queue", "agent", "bootstrap"]),
+    (
+        "worker",
+        &[
+            "domain",
+            "runs",
+            "queue",
+            "agent",
+            "bootstrap",
+            "workspace",
+            "toolbox",
+        ],
+    ),
     (
         "cli",
         &[
@@ -27,6 +42,7 @@ const OURS: [(&str, &[&str]); 12] = [
             "objectstore",
             "api",
             "worker",
+            "workspace",
         ],
     ),
     ("testkit", &["domain", "objectstore"]),
@@ -41,7 +57,7 @@ const FOREIGN: [(&str, &[&str]); 12] = [
     ("deadpool-postgres", &["runs"]),
     ("tokio-postgres", &["runs", "cli", "testkit", "chaos"]),
     ("sqlx", &[]),
-    ("aws-", &["worker", "cli", "testkit"]),
+    ("aws-", &["workspace", "worker", "cli", "testkit"]),
     ("s3s", &["objectstore"]),
     ("kube", &["worker"]),
     ("k8s-", &["worker"]),

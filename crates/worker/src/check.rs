@@ -56,7 +56,7 @@ async fn one(options: &Options, target: Target) -> Result<String, String> {
                 return Err("not configured: set S3_ACCESS_KEY and S3_SECRET_KEY".to_owned());
             }
             workspaces.check().await.map_err(|error| with_sources(&error))?;
-            Ok(format!("bucket {} answers", options.s3.s3_workspace_bucket))
+            Ok(format!("bucket {} answers", options.s3.store.s3_workspace_bucket))
         }
         Target::Model => {
             let model = options

@@ -72,7 +72,7 @@ pub struct Options {
 impl Options {
     /// What must not be stored, streamed or logged: the policy with the secrets of this process.
     pub fn redactor(&self) -> Redactor {
-        let s3 = self.s3.keys().map(|(_, secret)| secret.to_owned());
+        let s3 = self.s3.store.keys().map(|(_, secret)| secret.to_owned());
         let secrets: Vec<String> = s3
             .into_iter()
             .chain(self.model.secrets())

@@ -11,7 +11,7 @@ use crate::model::WithRetries;
 use crate::sandbox::AnySandbox;
 use crate::settle::Settle;
 use crate::snapshot::to_snapshot;
-use crate::workspace::Workspaces;
+use crate::workspace::{RunFiles, Workspaces};
 use agent::driver::{Driver, OnUnknown, Outcome};
 use agent::ports::Model as _;
 use agent::snapshot::Snapshot;
@@ -253,7 +253,7 @@ impl JobProcessor {
             lease: self.rules.lease,
             credits: self.credits.as_ref(),
         };
-        let workspace = self.workspaces.of_run(&snapshot.user_id, run_id);
+        let workspace = RunFiles(self.workspaces.of_run(&snapshot.user_id, run_id));
         let driver = Driver {
             model: &self.model,
             tools: Router {

@@ -1,5 +1,5 @@
 use crate::setup::{RUN, permissions, shell, start, start_on, user};
-use agent::ports::{SandboxError, Workspace, WorkspaceError};
+use agent::ports::{SandboxError, WorkspaceError};
 use bytes::Bytes;
 use domain::SystemClock;
 use std::sync::Arc;

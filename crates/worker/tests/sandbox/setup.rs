@@ -1,6 +1,6 @@
 //! A sandbox over a workspace in memory.
 
-use agent::ports::{Program, Sandbox, SandboxError, SandboxOutput, SandboxRequest, Workspace};
+use agent::ports::{Program, Sandbox, SandboxError, SandboxOutput, SandboxRequest};
 use domain::{RunId, StepId, SystemClock, UserId};
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,8 +1,7 @@
 //! Objects in S3.
 
-use super::objects::Object;
-use super::options::S3Options;
-use agent::ports::WorkspaceError;
+use crate::objects::Object;
+use crate::options::StoreOptions;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
@@ -12,6 +11,7 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, Delete, ObjectIdentifier};
 use bytes::Bytes;
+use domain::files::WorkspaceError;
 use jiff::Timestamp;
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ pub struct S3Objects {
 
 impl S3Objects {
     /// Makes the clients; connects only when used.
-    pub fn new(options: &S3Options, (access_key, secret_key): (&str, &str)) -> Self {
+    pub fn new(options: &StoreOptions, (access_key, secret_key): (&str, &str)) -> Self {
         let client = |attempt_timeout| {
             let timeouts = TimeoutConfig::builder()
                 .connect_timeout(CONNECT_TIMEOUT)
@@ -62,11 +62,11 @@ impl S3Objects {
         }
     }
 
-    pub(super) fn bucket(&self) -> &str {
+    pub(crate) fn bucket(&self) -> &str {
         &self.bucket
     }
 
-    pub(super) async fn check(&self) -> Result<(), WorkspaceError> {
+    pub(crate) async fn check(&self) -> Result<(), WorkspaceError> {
         let head = self.small.head_bucket().bucket(&self.bucket).send();
         match tokio::time::timeout(CHECK_TIMEOUT, head).await {
             Ok(Ok(_)) => Ok(()),
@@ -77,7 +77,7 @@ impl S3Objects {
         }
     }
 
-    pub(super) async fn get(&self, key: &str) -> Result<Option<Bytes>, WorkspaceError> {
+    pub(crate) async fn get(&self, key: &str) -> Result<Option<Bytes>, WorkspaceError> {
         let found = match self.small.get_object().bucket(&self.bucket).key(key).send().await {
             Ok(found) => found,
             Err(error) if error.as_service_error().is_some_and(is_missing_key) => return Ok(None),
@@ -88,7 +88,7 @@ impl S3Objects {
         Ok(Some(body.into_bytes()))
     }
 
-    pub(super) async fn put(&self, key: &str, content: Bytes, mime_type: &str) -> Result<(), WorkspaceError> {
+    pub(crate) async fn put(&self, key: &str, content: Bytes, mime_type: &str) -> Result<(), WorkspaceError> {
         self.upload
             .put_object()
             .bucket(&self.bucket)
@@ -102,7 +102,7 @@ impl S3Objects {
             .map_err(|error| storage("PutObject", error))
     }
 
-    pub(super) async fn list(&self, prefix: &str) -> Result<Vec<Object>, WorkspaceError> {
+    pub(crate) async fn list(&self, prefix: &str) -> Result<Vec<Object>, WorkspaceError> {
         let mut objects = vec![];
         let request = self.small.list_objects_v2().bucket(&self.bucket).prefix(prefix);
         let mut pages = request.into_paginator().send();
@@ -113,7 +113,7 @@ impl S3Objects {
         Ok(objects)
     }
 
-    pub(super) async fn delete(&self, keys: &[String]) -> Result<(), WorkspaceError> {
+    pub(crate) async fn delete(&self, keys: &[String]) -> Result<(), WorkspaceError> {
         for batch in keys.chunks(DELETE_BATCH) {
             let ids = batch
                 .iter()

@@ -1,11 +1,11 @@
-//! The workspace of one run: the port's rules over a store.
+//! The workspace of one run: the rules of file operations over a store.
 
-use super::objects::{Object, Objects};
-use super::options::SizeLimits;
-use super::path::{HIDDEN, WorkspacePath, run_prefix};
-use agent::ports::{FileInfo, Workspace, WorkspaceError};
+use crate::objects::{Object, Objects};
+use crate::options::SizeLimits;
+use crate::path::{HIDDEN, WorkspacePath, run_prefix};
 use bytes::Bytes;
 use domain::clock::wire_time;
+use domain::files::{FileInfo, WorkspaceError};
 use domain::tool::ArtifactRef;
 use domain::{RunId, UserId};
 use sha2::{Digest, Sha256};
@@ -17,7 +17,7 @@ use tokio::sync::{Mutex, MutexGuard};
 const SETTINGS: &str = "S3_ACCESS_KEY and S3_SECRET_KEY";
 
 /// Sizes by key, ours included; nothing before the first listing.
-pub(super) type Usage = Option<BTreeMap<String, u64>>;
+pub(crate) type Usage = Option<BTreeMap<String, u64>>;
 
 /// The files of one run. Clones share the knowledge of how much is used; one process writes a run at a time.
 #[derive(Debug, Clone)]
@@ -29,7 +29,7 @@ pub struct RunWorkspace {
 }
 
 impl RunWorkspace {
-    pub(super) fn new(objects: Option<Objects>, user_id: &UserId, run_id: RunId, limits: SizeLimits) -> Self {
+    pub(crate) fn new(objects: Option<Objects>, user_id: &UserId, run_id: RunId, limits: SizeLimits) -> Self {
         Self {
             objects,
             prefix: run_prefix(user_id, run_id),
@@ -53,11 +53,12 @@ impl RunWorkspace {
         self.limits.total
     }
 
-    pub(super) fn limits(&self) -> SizeLimits {
+    pub(crate) fn limits(&self) -> SizeLimits {
         self.limits
     }
 
-    pub(super) fn store(&self, tool: &str) -> Result<&Objects, WorkspaceError> {
+    /// The store; without one the error names `tool` and the settings.
+    pub fn store(&self, tool: &str) -> Result<&Objects, WorkspaceError> {
         self.objects
             .as_ref()
             .ok_or_else(|| WorkspaceError::NotConfigured {
@@ -66,12 +67,13 @@ impl RunWorkspace {
             })
     }
 
-    pub(super) fn key(&self, path: &WorkspacePath) -> String {
+    /// The key of a file.
+    pub fn key(&self, path: &WorkspacePath) -> String {
         format!("{}{path}", self.prefix)
     }
 
     /// The path of a key that file tools may see.
-    pub(super) fn visible(&self, key: &str) -> Option<WorkspacePath> {
+    pub fn visible(&self, key: &str) -> Option<WorkspacePath> {
         let path = key.strip_prefix(&self.prefix)?;
         if path == HIDDEN || path.starts_with(".agent/") {
             return None;
@@ -83,7 +85,7 @@ impl RunWorkspace {
     }
 
     /// The sizes of all objects of the run; the lock is held while something is written.
-    pub(super) async fn usage(&self, store: &Objects) -> Result<MutexGuard<'_, Usage>, WorkspaceError> {
+    pub(crate) async fn usage(&self, store: &Objects) -> Result<MutexGuard<'_, Usage>, WorkspaceError> {
         let mut usage = self.usage.lock().await;
         if usage.is_none() {
             let objects = store.list(&self.prefix).await?;
@@ -97,7 +99,7 @@ impl RunWorkspace {
         Ok(usage)
     }
 
-    pub(super) fn artifact(&self, store: &Objects, path: &WorkspacePath, content: &[u8]) -> ArtifactRef {
+    pub(crate) fn artifact(&self, store: &Objects, path: &WorkspacePath, content: &[u8]) -> ArtifactRef {
         ArtifactRef {
             file_path: path.to_string(),
             file_size: content.len() as i64,
@@ -122,7 +124,7 @@ impl RunWorkspace {
     }
 
     /// The visible files below a directory, by path.
-    pub(super) async fn files(
+    pub(crate) async fn files(
         &self,
         store: &Objects,
         dir: &str,
@@ -142,19 +144,28 @@ impl RunWorkspace {
     }
 }
 
-pub(super) fn sha256(content: &[u8]) -> String {
+/// SHA-256 as hex.
+pub fn sha256(content: &[u8]) -> String {
     format!("{:x}", Sha256::digest(content))
 }
 
-impl Workspace for RunWorkspace {
-    async fn read(&self, path: &str) -> Result<Bytes, WorkspaceError> {
+impl RunWorkspace {
+    /// The whole content of a file.
+    ///
+    /// # Errors
+    /// [`WorkspaceError::InvalidPath`] and [`WorkspaceError::NotFound`] besides the store's failures.
+    pub async fn read(&self, path: &str) -> Result<Bytes, WorkspaceError> {
         let store = self.store("file_read")?;
         let path = WorkspacePath::parse(path)?;
         let content = store.get(&self.key(&path)).await?;
         content.ok_or_else(|| WorkspaceError::NotFound(path.to_string()))
     }
 
-    async fn write(&self, path: &str, content: Bytes) -> Result<ArtifactRef, WorkspaceError> {
+    /// Writes a whole file and says what was stored.
+    ///
+    /// # Errors
+    /// [`WorkspaceError::InvalidPath`] and [`WorkspaceError::LimitExceeded`] before anything is stored.
+    pub async fn write(&self, path: &str, content: Bytes) -> Result<ArtifactRef, WorkspaceError> {
         let store = self.store("file_write")?;
         let path = WorkspacePath::parse(path)?;
         let (key, size) = (self.key(&path), content.len() as u64);
@@ -167,7 +178,11 @@ impl Workspace for RunWorkspace {
         Ok(artifact)
     }
 
-    async fn list(&self, dir: &str) -> Result<Vec<FileInfo>, WorkspaceError> {
+    /// Every file below a directory (`""` = all), by path, any number of them.
+    ///
+    /// # Errors
+    /// [`WorkspaceError::InvalidPath`] besides the store's failures.
+    pub async fn list(&self, dir: &str) -> Result<Vec<FileInfo>, WorkspaceError> {
         let store = self.store("file_list")?;
         let dir = WorkspacePath::parse_dir(dir)?;
         let files = self.files(store, &dir).await?;

@@ -1,12 +1,11 @@
 //! A workspace over each store.
 
-use agent::ports::Workspace;
 use bytes::Bytes;
 use clap::Parser;
 use domain::{RunId, SystemClock, UserId};
 use std::sync::Arc;
 use testkit::S3;
-use worker::workspace::{MemoryObjects, Objects, RunWorkspace, S3Options, Workspaces};
+use workspace::{MemoryObjects, Objects, RunWorkspace, S3Options, Workspaces};
 
 pub(crate) const MAX_FILE: u64 = 1000;
 pub(crate) const MAX_TOTAL: u64 = 3000;

@@ -1,6 +1,6 @@
 //! Paths of files in a workspace, and the keys they have in the store.
 
-use agent::ports::WorkspaceError;
+use domain::files::WorkspaceError;
 use domain::{RunId, UserId};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use std::fmt;
@@ -8,7 +8,7 @@ use std::fmt;
 /// Longest path in bytes, after normalising.
 const MAX_PATH_BYTES: usize = 512;
 /// Our own directory below a run's prefix.
-pub(super) const HIDDEN: &str = ".agent";
+pub const HIDDEN: &str = ".agent";
 
 /// Left as they are in the user's part of a key.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
@@ -36,7 +36,7 @@ impl WorkspacePath {
     }
 
     /// The same for a directory; the root is `""`, `.` or `./`.
-    pub(super) fn parse_dir(text: &str) -> Result<String, WorkspaceError> {
+    pub(crate) fn parse_dir(text: &str) -> Result<String, WorkspaceError> {
         let forbidden = |char: char| char == '\\' || char.is_control();
         if text.starts_with('/') || text.contains(forbidden) {
             return Err(invalid(text));
@@ -75,7 +75,7 @@ fn invalid(text: &str) -> WorkspaceError {
 }
 
 /// What the keys of a run's files start with; ends with a slash.
-pub(super) fn run_prefix(user_id: &UserId, run_id: RunId) -> String {
+pub fn run_prefix(user_id: &UserId, run_id: RunId) -> String {
     let user = utf8_percent_encode(user_id.as_str(), PLAIN).to_string();
     // Dots stay readable in names and addresses, but a user called `..` must not be a step up for anyone.
     let user = if user.chars().all(|char| char == '.') {

@@ -1,11 +1,11 @@
 //! The stores behind workspaces, and the choice between them.
 
-use super::memory::MemoryObjects;
-use super::options::{S3Options, SizeLimits};
-use super::run::RunWorkspace;
-use super::s3::S3Objects;
-use agent::ports::WorkspaceError;
+use crate::memory::MemoryObjects;
+use crate::options::{S3Options, SizeLimits, StoreOptions};
+use crate::run::RunWorkspace;
+use crate::s3::S3Objects;
 use bytes::Bytes;
+use domain::files::WorkspaceError;
 use domain::{RunId, UserId};
 
 /// An object of a listing.
@@ -24,7 +24,8 @@ pub enum Objects {
 }
 
 impl Objects {
-    pub(super) fn bucket(&self) -> &str {
+    /// Name of the bucket.
+    pub fn bucket(&self) -> &str {
         match self {
             Self::S3(s3) => s3.bucket(),
             Self::Memory(_) => "memory",
@@ -32,14 +33,15 @@ impl Objects {
     }
 
     /// The content, or nothing when there is no such object.
-    pub(super) async fn get(&self, key: &str) -> Result<Option<Bytes>, WorkspaceError> {
+    pub async fn get(&self, key: &str) -> Result<Option<Bytes>, WorkspaceError> {
         match self {
             Self::S3(s3) => s3.get(key).await,
             Self::Memory(memory) => Ok(memory.get(key)),
         }
     }
 
-    pub(super) async fn put(&self, key: &str, content: Bytes, mime_type: &str) -> Result<(), WorkspaceError> {
+    /// Stores a whole object.
+    pub async fn put(&self, key: &str, content: Bytes, mime_type: &str) -> Result<(), WorkspaceError> {
         match self {
             Self::S3(s3) => s3.put(key, content, mime_type).await,
             Self::Memory(memory) => {
@@ -50,7 +52,7 @@ impl Objects {
     }
 
     /// Every object whose key starts with `prefix`, by key.
-    pub(super) async fn list(&self, prefix: &str) -> Result<Vec<Object>, WorkspaceError> {
+    pub async fn list(&self, prefix: &str) -> Result<Vec<Object>, WorkspaceError> {
         match self {
             Self::S3(s3) => s3.list(prefix).await,
             Self::Memory(memory) => Ok(memory.list(prefix)),
@@ -58,7 +60,7 @@ impl Objects {
     }
 
     /// Deletes any number of objects; missing ones are no error.
-    pub(super) async fn delete(&self, keys: &[String]) -> Result<(), WorkspaceError> {
+    pub async fn delete(&self, keys: &[String]) -> Result<(), WorkspaceError> {
         match self {
             Self::S3(s3) => s3.delete(keys).await,
             Self::Memory(memory) => {
@@ -79,12 +81,18 @@ pub struct Workspaces {
 impl Workspaces {
     /// S3 when both keys are set; else every file operation says what to set.
     pub fn from_options(options: &S3Options) -> Self {
-        let objects = options
-            .keys()
-            .map(|keys| Objects::S3(S3Objects::new(options, keys)));
         Self {
-            objects,
             limits: options.limits(),
+            ..Self::for_reading(&options.store)
+        }
+    }
+
+    /// The same without limits, for programs that write nothing.
+    pub fn for_reading(options: &StoreOptions) -> Self {
+        let keys = options.keys();
+        Self {
+            objects: keys.map(|keys| Objects::S3(S3Objects::new(options, keys))),
+            limits: SizeLimits::NONE,
         }
     }
 
@@ -101,6 +109,11 @@ impl Workspaces {
 
     pub fn is_configured(&self) -> bool {
         self.objects.is_some()
+    }
+
+    /// The store itself, when one is configured.
+    pub fn objects(&self) -> Option<&Objects> {
+        self.objects.as_ref()
     }
 
     pub fn of_run(&self, user_id: &UserId, run_id: RunId) -> RunWorkspace {

@@ -1,6 +1,6 @@
 //! Objects in memory, for tests: the twin of the S3 store.
 
-use super::objects::Object;
+use crate::objects::Object;
 use bytes::Bytes;
 use domain::Clock;
 use jiff::Timestamp;

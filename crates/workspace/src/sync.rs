@@ -3,12 +3,12 @@
 //! Links are never followed and never stored: only regular files reached through real directories count. A file
 //! counts as unchanged when nothing of its inode changed, or else when its content is the same.
 
-use super::fold::for_all;
-use super::objects::Objects;
-use super::path::{HIDDEN, WorkspacePath};
-use super::run::{RunWorkspace, sha256};
-use agent::ports::WorkspaceError;
+use crate::fold::for_all;
+use crate::objects::Objects;
+use crate::path::{HIDDEN, WorkspacePath};
+use crate::run::{RunWorkspace, sha256};
 use bytes::Bytes;
+use domain::files::WorkspaceError;
 use domain::tool::ArtifactRef;
 use std::collections::BTreeMap;
 use std::fs::Metadata;

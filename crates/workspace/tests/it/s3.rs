@@ -1,9 +1,8 @@
 use crate::setup::{both, names, of, options, options_for, read, run, write};
-use agent::ports::Workspace;
 use futures::StreamExt;
 use std::time::{Duration, Instant};
 use testkit::S3;
-use worker::workspace::Workspaces;
+use workspace::Workspaces;
 
 #[tokio::test]
 async fn objects_have_a_content_type_and_our_own_stay_hidden() {
@@ -61,7 +60,7 @@ async fn lists_any_number_of_files() {
 async fn a_store_that_fails_is_an_error_and_never_an_empty_list() {
     let stores = both().await;
     let mut options = options_for(&stores.s3);
-    options.s3_workspace_bucket = "no-such-bucket".to_owned();
+    options.store.s3_workspace_bucket = "no-such-bucket".to_owned();
     let missing = Workspaces::from_options(&options);
     for text in [
         of(&missing, 1).list("").await.unwrap_err().to_string(),
@@ -74,7 +73,7 @@ async fn a_store_that_fails_is_an_error_and_never_an_empty_list() {
         );
     }
     assert!(missing.check().await.is_err());
-    options.s3_endpoint = format!("http://127.0.0.1:{}", testkit::free_port());
+    options.store.s3_endpoint = format!("http://127.0.0.1:{}", testkit::free_port());
     let away = Workspaces::from_options(&options);
     let text = of(&away, 1).list("").await.unwrap_err().to_string();
     assert_eq!(
@@ -90,7 +89,7 @@ async fn readiness_asks_the_bucket_and_answers_within_two_seconds() {
     // Accepts connections and never answers.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut options = options_for(&s3);
-    options.s3_endpoint = format!("http://{}", silent.local_addr().unwrap());
+    options.store.s3_endpoint = format!("http://{}", silent.local_addr().unwrap());
     let started = Instant::now();
     let error = Workspaces::from_options(&options).check().await.unwrap_err();
     assert_eq!(
@@ -127,15 +126,18 @@ async fn without_keys_each_tool_names_the_settings() {
 #[test]
 fn the_defaults_are_the_contracts_and_the_secret_is_not_printed() {
     let options = options(&["--s3-access-key", "k", "--s3-secret-key", "hidden-value"]);
-    assert_eq!(options.s3_endpoint, "https://sos-ch-gva-2.exo.io");
+    assert_eq!(options.store.s3_endpoint, "https://sos-ch-gva-2.exo.io");
     assert_eq!(
-        (options.s3_workspace_bucket.as_str(), options.s3_region.as_str()),
+        (
+            options.store.s3_workspace_bucket.as_str(),
+            options.store.s3_region.as_str()
+        ),
         ("swissbrain-workspaces", "ch-gva-2")
     );
     assert_eq!(
         (options.workspace_max_file_bytes, options.workspace_max_bytes),
         (26_214_400, 1_073_741_824)
     );
-    assert!(options.s3_force_path_style);
+    assert!(options.store.s3_force_path_style);
     assert!(!format!("{options:?}").contains("hidden-value"));
 }

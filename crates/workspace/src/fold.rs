@@ -1,6 +1,6 @@
 //! Many store calls at a time, with a limit.
 
-use agent::ports::WorkspaceError;
+use domain::files::WorkspaceError;
 use futures::{StreamExt, TryStreamExt};
 use std::future::Future;
 
@@ -8,7 +8,7 @@ use std::future::Future;
 const CONCURRENCY: usize = 8;
 
 /// Runs `each` for every item; the first error ends it. Results come in the order of the items.
-pub(super) async fn for_all<I, T, R, F>(items: I, each: impl Fn(T) -> F) -> Result<Vec<R>, WorkspaceError>
+pub(crate) async fn for_all<I, T, R, F>(items: I, each: impl Fn(T) -> F) -> Result<Vec<R>, WorkspaceError>
 where
     I: IntoIterator<Item = T>,
     F: Future<Output = Result<R, WorkspaceError>>,

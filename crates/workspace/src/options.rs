@@ -4,7 +4,7 @@ use bootstrap::Redacted;
 
 /// Where workspaces are kept. Without both keys the file tools say what to set.
 #[derive(Debug, Clone, clap::Args)]
-pub struct S3Options {
+pub struct StoreOptions {
     /// S3-compatible endpoint
     #[arg(long, env = "S3_ENDPOINT", default_value = "https://sos-ch-gva-2.exo.io")]
     pub s3_endpoint: String,
@@ -23,6 +23,13 @@ pub struct S3Options {
     /// Bucket in the path instead of the host name
     #[arg(long, env = "S3_FORCE_PATH_STYLE", default_value_t = true, action = clap::ArgAction::Set)]
     pub s3_force_path_style: bool,
+}
+
+/// The store and the sizes of what may be written into it.
+#[derive(Debug, Clone, clap::Args)]
+pub struct S3Options {
+    #[command(flatten)]
+    pub store: StoreOptions,
     /// Largest file of a workspace, in bytes
     #[arg(long, env = "WORKSPACE_MAX_FILE_BYTES", default_value_t = 26_214_400)]
     pub workspace_max_file_bytes: u64,
@@ -38,6 +45,14 @@ pub struct SizeLimits {
     pub total: u64,
 }
 
+impl SizeLimits {
+    /// For programs that only read.
+    pub const NONE: Self = Self {
+        file: u64::MAX,
+        total: u64::MAX,
+    };
+}
+
 impl S3Options {
     pub fn limits(&self) -> SizeLimits {
         SizeLimits {
@@ -45,7 +60,9 @@ impl S3Options {
             total: self.workspace_max_bytes,
         }
     }
+}
 
+impl StoreOptions {
     /// Both keys, when both are given and not empty.
     pub fn keys(&self) -> Option<(&str, &str)> {
         let access = self.s3_access_key.as_deref().filter(|key| !key.is_empty())?;

@@ -1,5 +1,4 @@
 use crate::setup::{MAX_FILE, both, names, of, read, run, write};
-use agent::ports::Workspace;
 use bytes::Bytes;
 
 #[tokio::test]
