@@ -6,5 +6,6 @@
 //! - The record is written last, in one request: where there is one, the tool ran to its end and all it left is stored.
 //! - Each side takes what comes from the other side of a sandbox as hostile: paths, sizes and hashes are checked again.
 
+pub mod confine;
 pub mod live;
 pub mod wire;

@@ -1,0 +1,4 @@
+//! What a confined process can do, and what it cannot, on this kernel.
+#![cfg(test)]
+
+mod confine;
