@@ -1,7 +1,8 @@
-//! `agent-tool-supervisor`.
+//! `agent-tool-supervisor`: see the library.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    ExitCode::from(64)
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    tool_supervisor::main(&arguments)
 }

@@ -7,5 +7,8 @@
 //! - Each side takes what comes from the other side of a sandbox as hostile: paths, sizes and hashes are checked again.
 
 pub mod confine;
+pub mod launch;
 pub mod live;
+pub mod pack;
+pub mod tree;
 pub mod wire;

@@ -1,4 +1,6 @@
 //! The order of a worker, the manifest of the input, and the record of the supervisor, as JSON.
+//!
+//! A supervisor ends with exit code 0 when its record is stored, whatever became of the tool; else with one of [`exit`].
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -9,10 +11,28 @@ pub const VERSION: u32 = 1;
 pub const ORDER_FILE: &str = "order.json";
 /// Where that directory is mounted in a pod.
 pub const ORDER_DIR: &str = "/run/agent-order";
+/// A supervisor that is told to end (SIGTERM) has this long until it is killed: the pod's `terminationGracePeriodSeconds`.
+pub const GRACE_SECONDS: u64 = 10;
+/// The pod's own time limit, counted from its start, is the tool's and this much: for fetching and storing.
+pub const RESERVE_SECONDS: u64 = 120;
 /// Name of the record below a step's directory in the store.
 pub const RECORD_NAME: &str = "result.json";
 /// Where a tool sees its run's files.
 pub const WORKSPACE_DIR: &str = "/workspace";
+
+/// How a supervisor ends that stored no record.
+pub mod exit {
+    /// Wrong arguments, or no order that it can read.
+    pub const USAGE: u8 = 64;
+    /// Its own machinery failed.
+    pub const INTERNAL: u8 = 70;
+    /// Another start of the same Job has begun the tool.
+    pub const STARTED_BEFORE: u8 = 73;
+    /// The tool may have run, and its record could not be stored.
+    pub const NOT_STORED: u8 = 74;
+    /// The tool was not begun, and no record was stored: told to end before, or the store is away.
+    pub const NOT_BEGUN: u8 = 75;
+}
 
 /// What the supervisor is to do. Holds presigned URLs: never logged, never seen by the tool.
 #[derive(Clone, Serialize, Deserialize)]
@@ -29,6 +49,8 @@ pub struct Order {
     pub timeout_ms: u64,
     /// GET of the [`Manifest`].
     pub manifest_url: String,
+    /// GET of the start mark: tells our own from another's when the answer to its PUT was lost.
+    pub mark_url: String,
     pub put: PutUrls,
     pub limits: Limits,
     /// PEM of an authority that the store's certificate is checked against besides the usual ones.
@@ -47,7 +69,8 @@ impl std::fmt::Debug for Order {
 /// One presigned PUT each.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct PutUrls {
-    /// Empty object, written before the tool starts with `If-None-Match: *`: a second start of the same Job finds it and ends.
+    /// Written before the tool starts with `If-None-Match: *` (a signed header): a second start of the same Job finds it and
+    /// ends. Holds a word that this start alone knows.
     pub started: String,
     /// Whole standard output.
     pub stdout: String,
@@ -105,6 +128,8 @@ pub struct Pack {
     /// SHA-256 (hex) of the archive as stored.
     pub sha256: String,
     pub bytes: u64,
+    /// Size of the tar archive in it; what unpacks to another size is refused.
+    pub unpacked_bytes: u64,
     /// Presigned GET.
     pub url: String,
 }
@@ -162,7 +187,7 @@ pub enum Ending {
 pub enum FailureClass {
     /// The files could not be fetched, are too many or too large, or are not what the manifest says.
     Workspace,
-    /// The image lacks the interpreter; the working directory is not there.
+    /// The image lacks the interpreter; the working directory is not there (`working_dir X does not exist`).
     Configuration,
     /// The confinement is not to be had on this node.
     Confinement,
@@ -201,7 +226,10 @@ pub struct Stream {
 pub struct Delta {
     /// SHA-256 (hex) and size of the archive as uploaded; members are named by the SHA-256 of their content.
     pub sha256: String,
+    /// Nothing was stored when this is 0: no content is new.
     pub bytes: u64,
+    /// Size of the tar archive in it.
+    pub unpacked_bytes: u64,
     pub added: BTreeMap<String, File>,
     pub changed: BTreeMap<String, File>,
     pub deleted: Vec<String>,

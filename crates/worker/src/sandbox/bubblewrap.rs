@@ -5,19 +5,10 @@ use super::host::Host;
 use super::limits::{Limits, SHM_BYTES, TMP_BYTES};
 use super::scratch::StepDir;
 use std::path::Path;
+use toolbox::launch::ENVIRONMENT;
 
 /// Id inside.
 const NOBODY: &str = "65534";
-/// The whole environment of a program.
-const ENVIRONMENT: [(&str, &str); 4] = [
-    (
-        "PATH",
-        "/usr/local/bin:/usr/local/go/bin:/usr/bin:/bin:/usr/sbin:/sbin",
-    ),
-    ("HOME", "/workspace"),
-    ("LANG", "C.UTF-8"),
-    ("TMPDIR", "/tmp"),
-];
 /// Directories of programs and libraries beside `/usr`: on most systems links into it.
 const SYSTEM_DIRS: [&str; 7] = ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/libexec"];
 /// What programs need of `/etc`; nothing about this machine's network or users.

@@ -1,47 +1,11 @@
 //! What this machine has to build a sandbox with.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use toolbox::launch::Toolchain;
 
-/// Where programs are looked for; the same directories are visible inside.
-const BIN_DIRS: [&str; 4] = ["/usr/local/bin", "/usr/bin", "/bin", "/usr/local/go/bin"];
-/// First Node.js that runs TypeScript by leaving out the types.
-const STRIP_TYPES: (u32, u32) = (22, 6);
 /// User and group outside when we are root ourselves: one that owns nothing.
 const UNPRIVILEGED_ID: u32 = 64_999;
-
-/// An installed Node.js.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Node {
-    pub path: PathBuf,
-    /// Major and minor; nothing when it does not say.
-    pub version: Option<(u32, u32)>,
-}
-
-impl Node {
-    pub(super) fn strips_types(&self) -> bool {
-        self.version.is_some_and(|version| version >= STRIP_TYPES)
-    }
-}
-
-/// Interpreters that are visible inside the sandbox.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Toolchain {
-    pub sh: PathBuf,
-    pub bash: Option<PathBuf>,
-    pub python: Option<PathBuf>,
-    pub node: Option<Node>,
-    pub ruby: Option<PathBuf>,
-    pub go: Option<PathBuf>,
-}
-
-impl Toolchain {
-    /// The shell of shell commands.
-    pub(super) fn shell(&self) -> &Path {
-        self.bash.as_deref().unwrap_or(&self.sh)
-    }
-}
 
 /// The machinery and the interpreters.
 #[derive(Debug, Clone)]
@@ -72,36 +36,25 @@ impl Host {
         Ok(Self {
             can_disable_userns: help.contains("--disable-userns"),
             prlimit: need("prlimit", "util-linux")?,
-            tools: Toolchain {
-                sh: need("sh", "dash")?,
-                bash: find("bash"),
-                python: find("python3"),
-                node: find("node").map(|path| Node {
-                    version: node_version(&path),
-                    path,
-                }),
-                ruby: find("ruby"),
-                go: find("go"),
-            },
+            tools: tools()?,
             drop_to: nix::unistd::geteuid().is_root().then_some(UNPRIVILEGED_ID),
             bwrap,
         })
     }
 }
 
+fn is_visible(real: &Path) -> bool {
+    ["/usr", "/bin", "/sbin"].iter().any(|root| real.starts_with(root))
+}
+
 /// An executable that will also be there inside: its real file is below `/usr` or a system directory.
 fn find(name: &str) -> Option<PathBuf> {
-    BIN_DIRS.iter().map(|dir| Path::new(dir).join(name)).find(|path| {
-        let executable = path
-            .metadata()
-            .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
-        let visible = path.canonicalize().is_ok_and(|real| {
-            ["/usr", "/bin", "/sbin"]
-                .iter()
-                .any(|root| real.starts_with(root))
-        });
-        executable && visible
-    })
+    toolbox::launch::find(name, is_visible)
+}
+
+fn tools() -> Result<Toolchain, String> {
+    let tools = Toolchain::find(is_visible).ok_or("the sandbox needs sh: install the package dash")?;
+    Ok(tools.with_versions())
 }
 
 /// Standard output and error of a program of the system, run without an environment.
@@ -110,10 +63,4 @@ fn output(program: &Path, argument: &str) -> Result<String, String> {
     let output = output.map_err(|error| format!("cannot run {}: {error}", program.display()))?;
     let both = [output.stdout, output.stderr].concat();
     Ok(String::from_utf8_lossy(&both).into_owned())
-}
-
-fn node_version(node: &Path) -> Option<(u32, u32)> {
-    let text = output(node, "--version").ok()?;
-    let mut parts = text.trim().trim_start_matches('v').split('.').map(str::parse);
-    Some((parts.next()?.ok()?, parts.next()?.ok()?))
 }

@@ -2,7 +2,6 @@
 
 use super::bubblewrap::{STARTED, arguments};
 use super::cgroup::Cgroups;
-use super::code::Launch;
 use super::host::Host;
 use super::limits::Limits;
 use super::options::SandboxOptions;
@@ -17,6 +16,7 @@ use std::fmt::Display;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
+use toolbox::launch::Launch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
