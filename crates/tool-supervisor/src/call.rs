@@ -4,6 +4,7 @@ use crate::display::Display;
 use crate::http::{Deadline, Store};
 use crate::mark::Mark;
 use crate::output::{Capture, Captured, Place};
+use crate::policy::policy;
 use crate::processes::End;
 use crate::signals::Signals;
 use crate::tool::{Outcome, Tool};
@@ -164,7 +165,7 @@ impl Call {
         }
         self.display.say("running");
         let (kills, began) = (memory::kills(), Instant::now());
-        let mut running = tool.start(&self.program)?;
+        let mut running = tool.start(&self.program, &policy(&self.order))?;
         let captures = (|| -> std::io::Result<(Capture, Capture)> {
             let stdout = stdout.capture(running.stdout, self.display.clone())?;
             let stderr = stderr.capture(running.stderr, self.display.clone())?;

@@ -63,6 +63,8 @@ fn prepare() -> io::Result<()> {
 }
 
 /// The one place where the tool is confined.
-fn confine(_policy: &OsString) -> Result<(), String> {
-    Ok(())
+fn confine(policy: &OsString) -> Result<(), String> {
+    let text = policy.to_str().unwrap_or_default();
+    let policy = serde_json::from_str(text).map_err(|error| format!("the policy is not of our form: {error}"))?;
+    toolbox::confine::enter(&policy).map_err(|error| error.to_string())
 }

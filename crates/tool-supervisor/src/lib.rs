@@ -18,6 +18,7 @@ mod memory;
 mod names;
 mod order;
 mod output;
+mod policy;
 mod processes;
 mod signals;
 mod tool;

@@ -101,7 +101,7 @@ impl Capture {
     /// After the last process is gone.
     pub(crate) fn finish(self) -> Captured {
         // Nothing is ever sent: either way it is over.
-        drop(self.reader.recv_timeout(END_TIMEOUT));
+        self.reader.recv_timeout(END_TIMEOUT).unwrap_or(());
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         Captured {
             stream: Stream {

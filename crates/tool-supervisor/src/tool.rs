@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ChildStderr, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
+use toolbox::confine::Policy;
 use toolbox::launch::{ENVIRONMENT, Launch, Toolchain, launch};
 use toolbox::tree;
 use toolbox::wire::{FailureClass, Limits, Order, Program};
@@ -79,13 +80,14 @@ impl Tool {
     }
 
     /// Starts it in its own process group.
-    pub(crate) fn start(&self, program: &Path) -> Result<Running, Failure> {
+    pub(crate) fn start(&self, program: &Path, policy: &Policy) -> Result<Running, Failure> {
+        let policy = serde_json::to_string(policy).map_err(|error| internal(error.to_string()))?;
         let cannot = |error: std::io::Error| internal(format!("cannot start the tool: {error}"));
         let (mut told, theirs) = UnixStream::pair().map_err(cannot)?;
         told.set_read_timeout(Some(START_TIMEOUT)).map_err(cannot)?;
         let mut command = Command::new(program);
         command
-            .args(["exec", "{}", "--"])
+            .args(["exec", &policy, "--"])
             .args(&self.launch.argv)
             .env_clear()
             .envs(ENVIRONMENT)
@@ -186,7 +188,7 @@ pub(crate) fn watch(root: PathBuf, limits: Limits, events: Sender<Event>) -> std
             let (files, bytes) = tree::used(&root, max_files);
             if files > max_files || bytes > max_bytes {
                 // Nobody listens when the call is over.
-                drop(events.send(Event::TooLarge));
+                events.send(Event::TooLarge).unwrap_or(());
                 return;
             }
             std::thread::sleep(LOOK_EVERY.max(began.elapsed() * LOOK_SHARE));
