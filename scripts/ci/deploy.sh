@@ -1,18 +1,10 @@
 #!/usr/bin/env bash
-# Deploys and then verifies: deploy-phase2b.sh with these arguments, and verify-phase2b.sh when TOKEN is set.
+# Deploys: deploy-phase2b.sh with all further arguments, and with its exit codes.
+#
+#   S3_ACCESS_KEY=... S3_SECRET_KEY=... scripts/ci/deploy.sh [--service agents] [--dry-run] [--image REF] [...]
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-"$root/deploy-phase2b.sh" "$@"
-if [ -n "${TOKEN:-}" ]; then
-    # The two know the same options but for those of the image.
-    verify=()
-    while [ $# -gt 0 ]; do
-        case $1 in
-        --image | --timeout) shift ;;
-        --image=* | --timeout=*) ;;
-        *) verify+=("$1") ;;
-        esac
-        shift
-    done
-    "$root/verify-phase2b.sh" ${verify[@]+"${verify[@]}"}
-fi
+# shellcheck source=scripts/ci/common.sh
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+read_common "$@"
+if [ -n "$dry_run" ]; then arguments+=(--dry-run); fi
+exec "$root/deploy-phase2b.sh" ${arguments[@]+"${arguments[@]}"}

@@ -153,9 +153,10 @@ EOF
 
 # inside COMMAND...: in the image, as its own user, with nothing but /tmp and /workspace to write to, as in a pod.
 inside() {
-    local uid gid
+    local uid gid writable=(--tmpfs /tmp)
+    if [ -d "$tree/workspace" ]; then writable+=(--tmpfs /workspace); fi
     IFS=: read -r uid gid <<<"$user"
-    bwrap --ro-bind "$tree" / --tmpfs /tmp --tmpfs /workspace --proc /proc --dev /dev --unshare-all --uid "$uid" --gid "$gid" --cap-drop ALL \
+    bwrap --ro-bind "$tree" / "${writable[@]}" --proc /proc --dev /dev --unshare-all --uid "$uid" --gid "$gid" --cap-drop ALL \
         --clearenv --setenv PATH /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin --chdir /tmp -- "$@"
 }
 

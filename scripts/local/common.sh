@@ -21,6 +21,34 @@ die() {
     exit 1
 }
 
+# take_service ARGUMENT...: takes out --service (or SERVICE); the others are left in $rest. There is one service: agents.
+take_service() {
+    local service=${SERVICE:-agents}
+    rest=()
+    while [ $# -gt 0 ]; do
+        case $1 in
+        --service=*) service=${1#*=} ;;
+        --service)
+            service=${2:-}
+            if [ $# -gt 1 ]; then shift; fi
+            ;;
+        *) rest+=("$1") ;;
+        esac
+        shift
+    done
+    case $service in
+    agents) ;;
+    agent-executor)
+        warn "the service agent-executor is not part of this version; there is --service agents"
+        exit 69
+        ;;
+    *)
+        warn "unknown service: ${service:-none} (see --help)"
+        exit 64
+        ;;
+    esac
+}
+
 # setting NAME: the value of the environment or of .env, as the programs read it.
 setting() {
     local name=$1

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The one command: installs what is missing, builds, and starts the whole system on this machine.
 #
-#   scripts/local/run.sh [--detach] [--home DIR] [--api-port N] [--workers N]
+#   scripts/local/run.sh [--service agents] [--detach] [--home DIR] [--api-port N] [--workers N]
 #   scripts/local/run.sh --down [--home DIR]
 #
 # Data, secrets and logs are in .agent/ of the repository (or --home DIR). See `agentctl up --help`.
@@ -12,6 +12,8 @@ here=$(dirname "${BASH_SOURCE[0]}")
 
 usage() { sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 
+take_service "$@"
+set -- ${rest[@]+"${rest[@]}"}
 down='' home=''
 for argument in "$@"; do
     case $argument in

@@ -3,6 +3,8 @@
 #
 #   scripts/local/test.sh            all
 #   scripts/local/test.sh --quick    no documentation, no lint of the scripts
+#   scripts/local/test.sh --integration    only the tests of the workspace
+#   scripts/local/test.sh --dry-run        prints the commands and does nothing; with one of the others, theirs
 #
 # TEST_RUNNER=nextest|cargo chooses the runner of the tests. The last line is `N passed, N failed`:
 # checks and tests together.
@@ -11,16 +13,24 @@ here=$(dirname "${BASH_SOURCE[0]}")
 # shellcheck source=scripts/local/common.sh
 . "$here/common.sh"
 
-quick=''
-case ${1:-} in
--h | --help)
-    sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
-    exit 0
-    ;;
---quick) quick=yes ;;
-'') ;;
-*) die "unknown argument: $1 (see --help)" ;;
-esac
+quick='' only_tests='' dry_run=''
+take_service "$@"
+for argument in ${rest[@]+"${rest[@]}"}; do
+    case $argument in
+    -h | --help)
+        sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+        exit 0
+        ;;
+    --quick) quick=yes ;;
+    --integration) quick=yes only_tests=yes ;;
+    --dry-run) dry_run=yes ;;
+    '') ;;
+    *)
+        warn "unknown argument: $argument (see --help)"
+        exit 64
+        ;;
+    esac
+done
 
 # Tests make their own servers; nothing of this shell may lead them to others.
 unset DATABASE_URL REDIS_URL S3_ENDPOINT S3_ACCESS_KEY S3_SECRET_KEY JWT_SECRET TOKEN API_URL AGENT_HOME
@@ -45,6 +55,10 @@ note() {
 check() {
     local name=$1 begun=$SECONDS
     shift
+    if [ -n "$dry_run" ]; then
+        echo "+ $*"
+        return
+    fi
     say "${bold}$name${plain}: $*"
     if "$@" </dev/null; then
         passed=$((passed + 1))
@@ -59,6 +73,10 @@ check() {
 tests() {
     local name=$1 begun=$SECONDS status good bad
     shift
+    if [ -n "$dry_run" ]; then
+        echo "+ $*"
+        return
+    fi
     say "${bold}$name${plain}: $*"
     "$@" </dev/null 2>&1 | tee "$log"
     status=${PIPESTATUS[0]}
@@ -108,17 +126,21 @@ install_yaml() {
     command -v apt-get >/dev/null && may_become_root && apt_install python3-yaml
 }
 
-need_cargo
-install_missing
-if ! have_redis || ! have_postgres_programs; then
-    REDIS_URL='' DATABASE_URL='' what_is_missing >&2
-    die "the tests need real servers, see above"
+if [ -z "$dry_run" ]; then
+    need_cargo
+    install_missing
+    if ! have_redis || ! have_postgres_programs; then
+        REDIS_URL='' DATABASE_URL='' what_is_missing >&2
+        die "the tests need real servers, see above"
+    fi
 fi
 cd "$root" || die "cannot enter $root"
 
-check lock cargo fetch --locked --quiet
-check fmt cargo fmt --all --check
-check clippy cargo clippy --workspace --all-targets --quiet -- -D warnings
+if [ -z "$only_tests" ]; then
+    check lock cargo fetch --locked --quiet
+    check fmt cargo fmt --all --check
+    check clippy cargo clippy --workspace --all-targets --quiet -- -D warnings
+fi
 check build cargo build --workspace --bins --quiet
 # The tests of the API description run it.
 check schemathesis scripts/ci/contract.sh --install
@@ -132,7 +154,7 @@ if [ -z "$quick" ]; then
         note skip deny 0 "cargo-deny is not installed"
     fi
     # Manifests, images and the deployment scripts, without a cluster; and once against the programs built above.
-    if install_yaml; then
+    if [ -n "$dry_run" ] || install_yaml; then
         tests deploy scripts/ci/test-deploy.sh
     else
         note skip deploy 0 "no Python with PyYAML: apt-get install python3-yaml"
@@ -157,6 +179,7 @@ else
     tests tests cargo test --workspace --no-fail-fast --quiet
 fi
 
+if [ -n "$dry_run" ]; then exit 0; fi
 printf '\n' >&2
 printf '%s\n' "${report[@]}" >&2
 printf '%s\n' "${dim}$((SECONDS - started)) s${plain}" >&2
