@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The second command: every check and every test, against real servers on free ports.
 #
-#   scripts/local/test.sh            all
+#   scripts/local/test.sh [--service agents]      all
 #   scripts/local/test.sh --quick    no documentation, no lint of the scripts
 #   scripts/local/test.sh --integration    only the tests of the workspace
 #   scripts/local/test.sh --dry-run        prints the commands and does nothing; with one of the others, theirs
@@ -148,7 +148,7 @@ if [ -z "$quick" ]; then
     # The pages are for the project's developers: links to private items are fine.
     check doc env RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' cargo doc --workspace --no-deps --document-private-items --quiet
     check tls one_tls_stack
-    if cargo deny --version >/dev/null 2>&1; then
+    if [ -n "$dry_run" ] || cargo deny --version >/dev/null 2>&1; then
         check deny cargo deny --offline check bans licenses sources
     else
         note skip deny 0 "cargo-deny is not installed"

@@ -8,6 +8,7 @@ import functools
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -659,6 +660,88 @@ def the_gate_in_a_dry_run_changes_nothing():
     cluster = Cluster()
     ends(cluster.run(GATE, DRY_RUN="1", IMAGE="agent-api:7"), 0, "kubectl delete job runtime-migrate", "image: agent-api:7")
     same(cluster.calls(), "")
+
+
+# --- the scripts of the pipeline ------------------------------------------------------------------------------------
+
+PIPELINE = [f"scripts/ci/{name}.sh" for name in ("build", "deploy", "test", "run", "run-migrations", "run-tests", "sbom", "deny")]
+LOCAL = [f"scripts/local/{name}.sh" for name in ("build", "run", "test")]
+
+
+@test
+def scripts_know_their_help_their_service_and_wrong_use():
+    cluster = Cluster()
+    for script in PIPELINE + LOCAL:
+        ends(cluster.run(script, "--help"), 0, "--service")
+        ends(cluster.run(script, "--service", "agent-executor"), 69, "agent-executor is not part of this version")
+        ends(cluster.run(script, SERVICE="agent-executor"), 69, "agent-executor is not part of this version")
+        ends(cluster.run(script, "--service=nosuch"), 64, "unknown service")
+    for script in ("build", "run-migrations", "run"):
+        ends(cluster.run(f"scripts/ci/{script}.sh", "--nosuch"), 64)
+
+
+@test
+def dry_runs_of_the_pipeline_print_and_do_nothing():
+    cluster = Cluster()
+    before = cluster.state()
+    ends(cluster.run("scripts/ci/build.sh", "--dry-run"), 0, "build.sh ci-test")
+    ends(cluster.run("scripts/local/build.sh", "--dry-run", "x1"), 0, *[f"-t agent-{name}:x1" for name in ("api", "worker", "tools")])
+    ends(cluster.run("scripts/ci/deploy.sh", "--dry-run", "--image", "a:1", **KEYS), 0, "agent-api=a:1", "[7/7]")
+    ends(cluster.run("scripts/ci/test.sh", "--dry-run", TOKEN=TOKEN), 0, "agent-worker check s3", "test.sh --integration")
+    ends(cluster.run("scripts/ci/run-tests.sh", "--dry-run"), 0, "local/test.sh")
+    ends(cluster.run("scripts/local/test.sh", "--dry-run"), 0, "cargo clippy", "cargo test --workspace")
+    ends(cluster.run("scripts/ci/run-migrations.sh", "--dry-run", DATABASE_URL="postgres://h/d"), 0, "0001_platform.up.sql")
+    ends(cluster.run("scripts/ci/sbom.sh", "--dry-run"), 0, "cargo metadata")
+    same((cluster.state(), cluster.calls()), (before, ""))
+
+
+@test
+def deploy_of_the_pipeline_has_the_exit_codes_of_the_deployment():
+    cluster = Cluster()
+    ends(cluster.run("scripts/ci/deploy.sh", "--image=agent-api:new", **KEYS), 0, "deployed")
+    same(cluster.image("agent-api"), "agent-api:new")
+    ends(cluster.run("scripts/ci/deploy.sh"), 64, "S3_ACCESS_KEY S3_SECRET_KEY")
+    cluster.mark("away")
+    ends(cluster.run("scripts/ci/deploy.sh", **KEYS), 69)
+
+
+@test
+def a_program_is_only_started_with_its_settings_and_takes_its_arguments():
+    cluster = Cluster()
+    ends(cluster.run("scripts/ci/run.sh"), 64, "api or worker?")
+    ends(cluster.run("scripts/ci/run.sh", "planner"), 64, "neither api nor worker")
+    ends(cluster.run("scripts/ci/run.sh", "api"), 64,
+         "missing required settings: DATABASE_URL (or POSTGRES_HOST and POSTGRES_PASSWORD), REDIS_URL (or DRAGONFLY_HOST), "
+         "JWT_SECRET (or JWT_JWKS_URL)")
+    ends(cluster.run("scripts/ci/run.sh", "worker", POSTGRES_HOST="h", DRAGONFLY_HOST="d"), 64,
+         "missing required settings: DATABASE_URL (or POSTGRES_HOST and POSTGRES_PASSWORD)\n")
+    program = cluster.home / "bin" / "agent-worker"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho \"$$ $*\"\nexit 7\n")
+    program.chmod(0o755)
+    path = f"{program.parent}:{os.environ['PATH']}"
+    ends(cluster.run("scripts/ci/run.sh", "worker", "check", "s3", PATH=path, DATABASE_URL="postgres://h", REDIS_URL="redis://r"), 7, " check s3")
+    (cluster.home / ".env").write_text("DATABASE_URL=postgres://h\nREDIS_URL='redis://r'\n")
+    ends(cluster.run("scripts/ci/run.sh", "worker", PATH=path), 7)
+
+
+@test
+def migrations_need_a_server_and_say_so():
+    cluster = Cluster()
+    ends(cluster.run("scripts/ci/run-migrations.sh"), 64, "missing required variables: POSTGRES_HOST POSTGRES_PASSWORD (or DATABASE_URL)")
+    ends(cluster.run("scripts/ci/run-migrations.sh", DATABASE_URL="mysql://h"), 64)
+    ends(cluster.run("scripts/ci/run-migrations.sh", DATABASE_URL="postgres://h", MIGRATION_DIR=str(cluster.home)), 64, "no *.up.sql")
+    if shutil.which("psql"):
+        ended = cluster.run("scripts/ci/run-migrations.sh", DATABASE_URL="postgres://u:secret-of-db@127.0.0.1:1/d", MIGRATION_WAIT_SECONDS="0")
+        ends(ended, 69, "Postgres does not answer")
+        assert "secret-of-db" not in ended.stdout + ended.stderr
+
+
+@test
+def the_script_of_the_schema_locks_what_the_programs_lock():
+    source = (ROOT / "crates/runs/src/db/migrate.rs").read_text()
+    number = int(re.search(r"LOCK_KEY: i64 = 0x([0-9a-f_]+)", source).group(1).replace("_", ""), 16)
+    assert f"\nlock={number}\n" in (ROOT / "scripts/ci/run-migrations.sh").read_text()
 
 
 def one(function):

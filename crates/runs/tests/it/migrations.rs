@@ -52,6 +52,55 @@ async fn ten_replicas_may_migrate_at_once() {
     assert_eq!(applied.iter().sum::<usize>(), MIGRATIONS.len(), "{applied:?}");
 }
 
+/// What `scripts/ci/run-migrations.sh` says and its exit code.
+fn script(url: &str) -> (String, Option<i32>) {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/ci/run-migrations.sh");
+    let ended = std::process::Command::new("bash")
+        .arg(path)
+        .env("DATABASE_URL", url)
+        .env_remove("MIGRATION_DIR")
+        .env_remove("SERVICE")
+        .output()
+        .unwrap();
+    let mut said = String::from_utf8(ended.stdout).unwrap();
+    said.push_str(&String::from_utf8(ended.stderr).unwrap());
+    (said, ended.status.code())
+}
+
+#[tokio::test]
+async fn the_script_and_the_programs_make_the_same_schema() {
+    let url = Postgres::shared().await.database().await;
+    let both = std::thread::scope(|scope| {
+        let other = scope.spawn(|| script(&url));
+        [script(&url), other.join().unwrap()]
+    });
+    for (said, code) in &both {
+        assert_eq!(*code, Some(0), "{said}");
+    }
+    let applied = both
+        .iter()
+        .flat_map(|(said, _)| said.lines())
+        .filter(|line| line.starts_with("applying "));
+    assert_eq!(applied.count(), MIGRATIONS.len(), "each file once: {both:?}");
+    let db = Db::from_url(&url).unwrap();
+    assert!(db.schema_is_current().await.unwrap());
+    assert!(db.migrate().await.unwrap().applied.is_empty());
+    let other = Postgres::shared().await.migrated_database().await;
+    let (said, code) = script(&other);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(!said.contains("applying"), "{said}");
+    let psql = connect(&other).await;
+    psql.batch_execute("UPDATE runtime.schema_migrations SET checksum = 'x' WHERE version = '0002_runtime'")
+        .await
+        .unwrap();
+    let (said, code) = script(&other);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("migration checksum mismatch for 0002_runtime"),
+        "{said}"
+    );
+}
+
 #[tokio::test]
 async fn a_changed_file_and_a_missing_table_are_named() {
     let url = Postgres::shared().await.migrated_database().await;
