@@ -5,6 +5,7 @@
 //! running step settle and begin nothing. `cancel`: the run was stopped or the lease is lost, end the running step at once
 //! and write nothing more.
 
+mod step_events;
 mod tool_calls;
 
 use crate::parse;

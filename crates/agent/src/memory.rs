@@ -2,8 +2,8 @@
 //! They are the second implementations of the ports, and what the unit tests of this crate run on.
 
 use crate::ports::{
-    CommitError, FileInfo, RunLog, Sandbox, SandboxError, SandboxOutput, SandboxRequest, Workspace,
-    WorkspaceError,
+    CommitError, FileInfo, RunLog, Sandbox, SandboxError, SandboxEvents, SandboxOutput, SandboxRequest,
+    Workspace, WorkspaceError,
 };
 use bytes::Bytes;
 use domain::Change;
@@ -130,7 +130,12 @@ impl Workspace for MemoryWorkspace {
 pub struct NoSandbox;
 
 impl Sandbox for NoSandbox {
-    async fn run(&self, _: &SandboxRequest, _: &CancellationToken) -> Result<SandboxOutput, SandboxError> {
+    async fn run(
+        &self,
+        _: &SandboxRequest,
+        _: &impl SandboxEvents,
+        _: &CancellationToken,
+    ) -> Result<SandboxOutput, SandboxError> {
         Err(SandboxError::Unavailable(
             "shell and code are not configured: set TOOL_EXECUTOR".to_owned(),
         ))

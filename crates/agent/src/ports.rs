@@ -5,7 +5,7 @@ use bytes::Bytes;
 use domain::action::Usage;
 use domain::change::Change;
 use domain::ids::{RunId, StepId, UserId};
-use domain::tool::ArtifactRef;
+use domain::tool::{ArtifactRef, FileChange};
 use domain::{Effect, RunStatus, ToolResult};
 use serde_json::Value;
 use std::future::Future;
@@ -180,6 +180,70 @@ pub struct SandboxOutput {
     pub artifacts: Vec<ArtifactRef>,
     /// There is no object store: `/workspace` started empty and is gone.
     pub ephemeral_workspace: bool,
+    /// What became of the files, by path.
+    pub changes: Vec<FileChange>,
+    /// What the user should know although the program ended well.
+    pub warnings: Vec<String>,
+}
+
+/// One of the two output streams of a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum OutputStream {
+    Stdout,
+    Stderr,
+}
+
+impl OutputStream {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+        }
+    }
+}
+
+/// A piece of what a program prints, for display only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputPiece {
+    pub stream: OutputStream,
+    /// Bytes of this stream before this piece.
+    pub offset: u64,
+    pub text: String,
+    /// Bytes right before this piece are missing.
+    pub gap: bool,
+}
+
+/// What a sandbox tells while an execution goes on. Implementations: the driver's, [`Unheard`].
+pub trait SandboxEvents: Send + Sync {
+    /// There is no room yet; told once per wait, while nothing of the program is under way.
+    fn waiting(&self) -> impl Future<Output = Result<(), SandboxError>> + Send;
+    /// There is room now; only after `waiting`.
+    fn admitted(&self) -> impl Future<Output = Result<(), SandboxError>> + Send;
+    /// A piece of output for live display; never blocks, may be dropped by who hears it.
+    fn output(&self, piece: OutputPiece);
+    /// Asked after a cancellation by a sandbox that outlives its worker: has the run ended, so that nothing of it is to go
+    /// on? If not, the next worker goes on with the execution as it stands.
+    fn has_ended(&self) -> impl Future<Output = bool> + Send;
+}
+
+/// Nobody listens; a cancelled execution is over.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Unheard;
+
+impl SandboxEvents for Unheard {
+    async fn waiting(&self) -> Result<(), SandboxError> {
+        Ok(())
+    }
+
+    async fn admitted(&self) -> Result<(), SandboxError> {
+        Ok(())
+    }
+
+    fn output(&self, _: OutputPiece) {}
+
+    async fn has_ended(&self) -> bool {
+        true
+    }
 }
 
 /// Why a program was not run, or its outcome is lost.
@@ -201,10 +265,12 @@ pub enum SandboxError {
 
 /// Isolated execution. Implementations: local namespaces, Kubernetes Jobs, none.
 pub trait Sandbox: Send + Sync + 'static {
-    /// Runs to the end, the time limit or cancellation; on cancellation the whole process group is gone on return.
+    /// Runs to the end, the time limit or cancellation; on cancellation the whole process group is gone on return, unless
+    /// another worker goes on with it (see [`SandboxEvents::has_ended`]).
     fn run(
         &self,
         request: &SandboxRequest,
+        events: &impl SandboxEvents,
         cancel: &CancellationToken,
     ) -> impl Future<Output = Result<SandboxOutput, SandboxError>> + Send;
 }
@@ -271,6 +337,12 @@ pub trait RunLog: Send + Sync {
     /// Whether the claim was confirmed recently enough that nobody else can have the run: asked right before anything
     /// is begun outside. A process that was stopped for a while must not go on as if nothing had happened.
     fn is_held(&self) -> bool;
+    /// Whether the run has reached its end by another hand (stopped, timed out). `false` when nobody can say.
+    fn has_ended(&self) -> impl Future<Output = bool> + Send {
+        std::future::ready(false)
+    }
+    /// Shows a piece of a running step's output to whoever watches; never blocks, nothing is stored.
+    fn show(&self, _step_id: StepId, _piece: OutputPiece) {}
     /// Whether the run's user can pay for another turn; always, unless credits are enforced.
     fn can_pay(&self) -> impl Future<Output = Result<bool, CommitError>> + Send {
         std::future::ready(Ok(true))

@@ -10,6 +10,8 @@
 //! | `InputRequested` | `agent_messages` (assistant) | `user_input_required` |
 //! | `StepStarted` | `agent_steps` (running) | `info` with `event` = `tool_call` |
 //! | `StepRestarted` | `agent_steps.retry_count` + 1 | none: the call is already in the log |
+//! | `StepWaiting` | `agent_steps` -> pending, `metadata.waiting` = `quota`, `agent_runs.waiting_for` | `warning` `Waiting for tool capacity`, once per step |
+//! | `StepAdmitted` | `agent_steps` -> running, no `metadata.waiting` | none |
 //! | `StepSettled` | `agent_steps`, counters, `agent_artifacts` | `tool_success` or `tool_error`, then `output` per artifact |
 //! | `StepReset` | `agent_steps` -> pending: nothing has happened, it may begin (again) | none |
 //! | `StepUnknown` | `agent_steps.metadata.outcome` = `unknown` | none; the caller logs why |
@@ -112,6 +114,14 @@ pub enum Change {
     StepRestarted {
         step_id: StepId,
     },
+    /// There is no room for the step's sandbox: it has not begun.
+    StepWaiting {
+        step_id: StepId,
+    },
+    /// There is room now, it begins.
+    StepAdmitted {
+        step_id: StepId,
+    },
     StepSettled {
         step_id: StepId,
         status: StepStatus,
@@ -151,6 +161,8 @@ impl Change {
             | Self::InputRequested { .. }
             | Self::StepStarted(_)
             | Self::StepRestarted { .. }
+            | Self::StepWaiting { .. }
+            | Self::StepAdmitted { .. }
             | Self::CancelRunningSteps
             | Self::Waiting(_) => false,
         }

@@ -149,6 +149,12 @@ impl NewEvent {
         Self::new(LogType::Info, format!("Calling {tool_name}"), metadata)
     }
 
+    /// A step cannot begin yet.
+    pub fn waiting_for_capacity(step_id: StepId) -> Self {
+        let metadata = json!({"event": "waiting", "step_id": step_id, "waiting": "quota"});
+        Self::warning("Waiting for tool capacity", metadata)
+    }
+
     /// `tool_success` or `tool_error`; the output is cut at [`MAX_EVENT_OUTPUT_BYTES`].
     pub fn tool_result(step_id: StepId, tool_name: &str, result: &ToolResult, duration_ms: i64) -> Self {
         let (output, truncated) = cut_output(&result.output);

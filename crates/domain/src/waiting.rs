@@ -81,6 +81,21 @@ pub fn effect_unknown(step_id: StepId, call: (&str, &Value), epoch: i64, reason:
     })
 }
 
+/// `waiting_for` of a step without room for its sandbox.
+pub fn sandbox_capacity(step_id: StepId, since: &str) -> Value {
+    json!({
+        "kind": WaitKind::SandboxCapacity.as_str(),
+        "step_id": step_id,
+        "since": since,
+        "detail": "every place for a tool's sandbox is taken",
+    })
+}
+
+/// Whether a stored `waiting_for` is one for a sandbox.
+pub fn is_sandbox_capacity(waiting_for: &Value) -> bool {
+    waiting_for.get("kind").and_then(Value::as_str) == Some(WaitKind::SandboxCapacity.as_str())
+}
+
 /// The step of a stored `effect_unknown`.
 pub fn unknown_step(waiting_for: &Value) -> Option<StepId> {
     let is_unknown = waiting_for.get("kind")?.as_str()? == WaitKind::EffectUnknown.as_str();

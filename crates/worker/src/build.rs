@@ -141,6 +141,7 @@ impl Parts {
                 .agent
                 .credits_enforced
                 .then(|| Credits::new(self.db.clone())),
+            sweep: Sweep::new(self.db.clone(), self.clock.clone()),
             queue: self.queue.clone(),
             held: self.held.clone(),
             model: self.model.clone(),

@@ -6,6 +6,7 @@
 use crate::counting::AnyRemote;
 use crate::figures::LeaseAction;
 use crate::held::{HeldRuns, Hold, HoldGuard};
+use crate::live::Live;
 use crate::log::{Announcer, FencedLog, with_sources};
 use crate::model::WithRetries;
 use crate::sandbox::AnySandbox;
@@ -22,7 +23,7 @@ use domain::decide::Rejection;
 use domain::ids::WorkerId;
 use domain::{Clock, LogType, NewEvent, Redactor};
 use queue::{BuryReason, Delivery, Queue};
-use runs::{Claimed, CommandError, Credits, Orchestration};
+use runs::{Claimed, CommandError, Credits, Orchestration, Sweep};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -45,6 +46,7 @@ pub struct JobProcessor {
     pub orchestration: Orchestration,
     /// Asked before each turn; none while credits are not enforced.
     pub credits: Option<Credits>,
+    pub sweep: Sweep,
     pub queue: Queue,
     pub held: HeldRuns,
     pub model: WithRetries,
@@ -244,6 +246,12 @@ impl JobProcessor {
         tokens: &Tokens,
     ) -> Outcome {
         let run_id = snapshot.run_id;
+        let live = Live::new(
+            self.queue.clone(),
+            run_id,
+            self.redactor.clone(),
+            self.clock.clone(),
+        );
         let log = FencedLog {
             orchestration: &self.orchestration,
             announcer,
@@ -252,6 +260,8 @@ impl JobProcessor {
             epoch,
             lease: self.rules.lease,
             credits: self.credits.as_ref(),
+            sweep: &self.sweep,
+            live: &live,
         };
         let workspace = RunFiles(self.workspaces.of_run(&snapshot.user_id, run_id));
         let driver = Driver {

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | [`intake`], [`watchdog`] | permit, claim, task; ending when none of it moves |
 //! | [`job_processor`], [`settle`] | one job from claim to settlement |
-//! | [`log`] | the agent's run log over the authority, fenced by the claim's epoch |
+//! | [`log`], [`live`] | the agent's run log over the authority, fenced by the claim's epoch; output of running tools |
 //! | [`lease`], [`held`], [`obey`] | renewal from a thread of its own, cancellation of what is lost or stopped |
 //! | [`upkeep`], [`reconcile`] | sweeps, outbox relay, reconciler, time limits |
 //! | [`model`], [`workspace`], [`sandbox`], [`counting`] | adapters of the agent's ports |
@@ -23,6 +23,7 @@ pub mod held;
 pub mod intake;
 pub mod job_processor;
 pub mod lease;
+pub mod live;
 pub mod log;
 pub mod model;
 pub mod obey;

@@ -2,14 +2,15 @@
 
 use crate::figures;
 use crate::held::HeldRuns;
-use agent::ports::{CommitError, RunLog};
+use crate::live::Live;
+use agent::ports::{CommitError, OutputPiece, RunLog};
 use domain::breakage::{self, Breakage};
 use domain::change::Change;
 use domain::decide::Rejection;
-use domain::ids::RunId;
+use domain::ids::{RunId, StepId};
 use domain::{Event, RunStatus};
 use queue::Queue;
-use runs::{CommandError, Committed, Credits, Orchestration};
+use runs::{CommandError, Committed, Credits, Orchestration, Sweep};
 use std::error::Error as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -30,6 +31,8 @@ pub struct FencedLog<'a> {
     pub lease: Duration,
     /// None while credits are not enforced.
     pub credits: Option<&'a Credits>,
+    pub sweep: &'a Sweep,
+    pub live: &'a Live,
 }
 
 impl RunLog for FencedLog<'_> {
@@ -50,6 +53,21 @@ impl RunLog for FencedLog<'_> {
 
     fn is_held(&self) -> bool {
         breakage::is(Breakage::NoFencing) || self.held.is_confirmed(self.run_id, self.lease)
+    }
+
+    /// A store that cannot be asked has not said so: the run goes on, and what is left over is cleaned up later.
+    async fn has_ended(&self) -> bool {
+        match self.sweep.runs(&[self.run_id]).await {
+            Ok(runs) => runs.first().is_none_or(|run| run.status.is_final()),
+            Err(error) => {
+                tracing::warn!(run_id = %self.run_id, error = %with_sources(&error), "run's standing not known");
+                false
+            }
+        }
+    }
+
+    fn show(&self, step_id: StepId, piece: OutputPiece) {
+        self.live.show(step_id, piece);
     }
 
     async fn can_pay(&self) -> Result<bool, CommitError> {

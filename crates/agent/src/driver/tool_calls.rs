@@ -1,5 +1,6 @@
 //! Tool calls: started, called, settled; and what becomes of those whose outcome nobody knows.
 
+use super::step_events::StepEvents;
 use super::{Driver, Flow, OnUnknown, Outcome};
 use crate::ports::{Model, RemoteTools, RunLog, Sandbox, Workspace};
 use crate::snapshot::{Snapshot, step_id};
@@ -74,9 +75,12 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
         if !self.log.is_held() {
             return Err(Outcome::LeaseLost);
         }
-        let begun = self.clock.now();
-        let called = self.call(snapshot, due).await;
-        let duration_ms = self.clock.now().duration_since(begun).as_millis() as i64;
+        let events = StepEvents::new(self.log, self.clock, id);
+        let called = self.call(snapshot, due, &events).await;
+        let duration_ms = events.duration_ms();
+        if let Some(outcome) = events.ending() {
+            return Err(outcome);
+        }
         match called {
             Ok(result) => self.settle(snapshot, machine, due, (result, duration_ms)).await,
             Err(ToolError::ToModel(result)) => {
@@ -94,7 +98,12 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
         }
     }
 
-    async fn call(&self, snapshot: &Snapshot, due: &DueTool) -> Result<ToolResult, ToolError> {
+    async fn call(
+        &self,
+        snapshot: &Snapshot,
+        due: &DueTool,
+        events: &StepEvents<'_, L>,
+    ) -> Result<ToolResult, ToolError> {
         let (tool_name, tool_input) = called(due);
         let call = Call {
             run_id: snapshot.run_id,
@@ -107,11 +116,18 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
         };
         let span = tracing::trace_span!(target: "traces", "runtime.tool", gen_ai.operation.name = "execute_tool",
             gen_ai.tool.name = tool_name, gen_ai.tool.call.id = %call.step_id, error.type = Empty);
-        let called = self
+        let running = self
             .tools
-            .call(&call, &self.cancel)
-            .instrument(span.clone())
-            .await;
+            .call(&call, events, &self.cancel)
+            .instrument(span.clone());
+        let called = tokio::select! {
+            biased;
+            called = running => called,
+            outcome = events.end_of_wait(&self.pause, &self.soft) => {
+                events.end(outcome);
+                Err(ToolError::Cancelled)
+            }
+        };
         let error = match &called {
             Ok(result) if result.success => return called,
             Ok(_) | Err(ToolError::ToModel(_)) => "tool_error",

@@ -1,7 +1,7 @@
 //! `code`: a source text in the sandbox. Success means exit code 0.
 
 use super::{Call, ToolError, WORKSPACE_DIR, input, shell};
-use crate::ports::{Program, Sandbox, SandboxRequest};
+use crate::ports::{Program, Sandbox, SandboxEvents, SandboxRequest};
 use domain::ToolResult;
 use serde::Deserialize;
 use serde_json::json;
@@ -23,6 +23,7 @@ struct Input {
 pub(super) async fn run<S: Sandbox>(
     sandbox: &S,
     call: &Call<'_>,
+    events: &impl SandboxEvents,
     cancel: &CancellationToken,
 ) -> Result<ToolResult, ToolError> {
     let Input {
@@ -47,7 +48,7 @@ pub(super) async fn run<S: Sandbox>(
         timeout: Duration::from_secs(seconds),
     };
     let ran = sandbox
-        .run(&request, cancel)
+        .run(&request, events, cancel)
         .await
         .map_err(|error| ToolError::sandbox(error, CREDITS))?;
     let error = shell::failure(&ran, seconds);

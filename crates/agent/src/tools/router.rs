@@ -2,7 +2,7 @@
 
 use super::{ToolError, code, files, message, shell, unconfigured};
 use crate::conversation::steering_tools;
-use crate::ports::{RemoteTools, Sandbox, ToolSpec, Workspace};
+use crate::ports::{RemoteTools, Sandbox, SandboxEvents, ToolSpec, Workspace};
 use domain::ids::{RunId, StepId, UserId};
 use domain::{Effect, ToolResult};
 use serde_json::{Value, json};
@@ -32,10 +32,15 @@ pub struct Router<'a, W, S, R> {
 
 impl<W: Workspace, S: Sandbox, R: RemoteTools> Router<'_, W, S, R> {
     /// Runs a call to its result; only a stopped call or a failure of our own machinery is an error.
-    pub async fn call(&self, call: &Call<'_>, cancel: &CancellationToken) -> Result<ToolResult, ToolError> {
+    pub async fn call(
+        &self,
+        call: &Call<'_>,
+        events: &impl SandboxEvents,
+        cancel: &CancellationToken,
+    ) -> Result<ToolResult, ToolError> {
         let result = match call.tool_name {
-            "shell" => shell::run(self.sandbox, call, cancel).await,
-            "code" => code::run(self.sandbox, call, cancel).await,
+            "shell" => shell::run(self.sandbox, call, events, cancel).await,
+            "code" => code::run(self.sandbox, call, events, cancel).await,
             "message" => message::run(call.tool_input),
             "file_read" => files::read(self.workspace, call.tool_input).await,
             "file_write" => files::write(self.workspace, call.tool_input).await,

@@ -1,7 +1,7 @@
 //! `shell`: a command in the sandbox. Success means exit code 0.
 
 use super::{Call, DEFAULT_TIMEOUT_SECONDS, MAX_TIMEOUT_SECONDS, ToolError, WORKSPACE_DIR, input};
-use crate::ports::{Program, Sandbox, SandboxOutput, SandboxRequest};
+use crate::ports::{Program, Sandbox, SandboxEvents, SandboxOutput, SandboxRequest};
 use domain::ToolResult;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -21,6 +21,7 @@ struct Input {
 pub(super) async fn run<S: Sandbox>(
     sandbox: &S,
     call: &Call<'_>,
+    events: &impl SandboxEvents,
     cancel: &CancellationToken,
 ) -> Result<ToolResult, ToolError> {
     let Input {
@@ -41,7 +42,7 @@ pub(super) async fn run<S: Sandbox>(
         timeout: Duration::from_secs(seconds),
     };
     let ran = sandbox
-        .run(&request, cancel)
+        .run(&request, events, cancel)
         .await
         .map_err(|error| ToolError::sandbox(error, CREDITS))?;
     let mut output = json!({
@@ -70,6 +71,9 @@ pub(super) fn add_notes(output: &mut Value, ran: &SandboxOutput) {
     }
     if ran.ephemeral_workspace {
         output["workspace"] = json!("ephemeral");
+    }
+    if !ran.warnings.is_empty() {
+        output["warnings"] = json!(ran.warnings);
     }
 }
 

@@ -1,6 +1,8 @@
 //! The driver against the ports in memory, with a model that answers from a list.
 #![expect(clippy::unwrap_used, reason = "helpers of tests may fail the test")]
 
+mod capacity;
+
 use agent::driver::{Driver, OnUnknown, Outcome};
 use agent::memory::{MemoryLog, MemoryWorkspace, NoSandbox};
 use agent::ports::{

@@ -65,6 +65,8 @@ impl Batch<'_> {
             }
             Change::StepStarted(step) => self.step_started(step),
             Change::StepRestarted { step_id } => self.step_restarted(step_id),
+            Change::StepWaiting { step_id } => self.step_waiting(step_id),
+            Change::StepAdmitted { step_id } => self.step_admitted(step_id),
             Change::StepSettled {
                 step_id,
                 status,

@@ -20,7 +20,7 @@ const LOCK_RUN: &str = concat!(
 /// The projections' state and the steps that are not settled, one row at least; read after the lock, so that it is the
 /// state after the last commit. Parameters: topic, run id.
 const AROUND: &str = "SELECT coalesce(c.last_seq, 0) AS last_seq, coalesce(s.event_count, 0) AS event_count,
-        o.id, o.tool_name, o.started_at
+        o.id, o.tool_name, o.started_at, coalesce(o.metadata ? 'waited', false) AS waited
       FROM (SELECT 1) AS one
       LEFT JOIN runtime.projection_checkpoints c ON c.topic = $1
       LEFT JOIN runtime.run_summaries s ON s.run_id = $2
@@ -84,6 +84,7 @@ fn open_step(row: &Row) -> Result<Option<(StepId, OpenStep)>, StoreError> {
     let step = OpenStep {
         tool_name: column(row, "tool_name")?,
         started_at: column(row, "started_at")?,
+        waited: column(row, "waited")?,
     };
     Ok(Some((StepId(id), step)))
 }

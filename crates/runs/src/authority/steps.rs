@@ -3,10 +3,12 @@
 use super::batch::Batch;
 use crate::db::tx::{Statement, params};
 use domain::change::{NewArtifact, NewStep};
+use domain::clock::wire_time;
 use domain::event::NewEvent;
 use domain::ids::StepId;
 use domain::run::StepStatus;
 use domain::tool::{ArtifactRef, ToolResult};
+use domain::waiting::{is_sandbox_capacity, sandbox_capacity};
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -15,6 +17,8 @@ use serde_json::Value;
 pub(crate) struct OpenStep {
     pub(crate) tool_name: String,
     pub(crate) started_at: Option<Timestamp>,
+    /// Its wait for room is in the log already.
+    pub(crate) waited: bool,
 }
 
 const INSERT_STEP: &str = "INSERT INTO agent_steps
@@ -23,10 +27,19 @@ const INSERT_STEP: &str = "INSERT INTO agent_steps
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'running', $10, $11, $11, $12)";
 
 const RESTART_STEP: &str = "UPDATE agent_steps
-    SET retry_count = retry_count + 1, status = 'running', started_at = $2, claimed_epoch = $3
+    SET retry_count = retry_count + 1, status = 'running', started_at = $2, claimed_epoch = $3,
+        metadata = metadata - 'waiting'
     WHERE id = $1 AND status IN ('pending', 'running')";
 
 const RESET_STEP: &str = "UPDATE agent_steps SET status = 'pending', metadata = metadata - 'outcome'
+    WHERE id = $1 AND status IN ('pending', 'running')";
+
+const STEP_WAITS: &str = "UPDATE agent_steps
+    SET status = 'pending', metadata = metadata || '{\"waiting\": \"quota\", \"waited\": true}'
+    WHERE id = $1 AND status IN ('pending', 'running')";
+
+const ADMIT_STEP: &str = "UPDATE agent_steps
+    SET status = 'running', started_at = $2, claimed_epoch = $3, metadata = metadata - 'waiting'
     WHERE id = $1 AND status IN ('pending', 'running')";
 
 const MARK_UNKNOWN: &str = "UPDATE agent_steps SET metadata = metadata || '{\"outcome\": \"unknown\"}'
@@ -34,7 +47,7 @@ const MARK_UNKNOWN: &str = "UPDATE agent_steps SET metadata = metadata || '{\"ou
 
 const SETTLE_STEP: &str = "UPDATE agent_steps
     SET status = $2, tool_output = $3, credits_used = $4::float8::numeric, error_message = $5,
-        completed_at = $6, duration_ms = $7, settled_epoch = $8, metadata = metadata - 'outcome'
+        completed_at = $6, duration_ms = $7, settled_epoch = $8, metadata = metadata - 'outcome' - 'waiting'
     WHERE id = $1";
 
 /// The result as a message; the provider's call id is looked up in the turn that asked for the step.
@@ -67,6 +80,7 @@ impl Batch<'_> {
         let open = OpenStep {
             tool_name: step.tool_name.clone(),
             started_at: Some(at),
+            waited: false,
         };
         self.open_steps.insert(step.id, open);
         let params = params![
@@ -103,6 +117,37 @@ impl Batch<'_> {
         }
     }
 
+    /// Told once per step, however often it waits and whoever has it.
+    pub(super) fn step_waiting(&mut self, step_id: StepId) {
+        let Some(step) = self.open_steps.get_mut(&step_id) else {
+            return;
+        };
+        let is_news = !std::mem::replace(&mut step.waited, true);
+        let at = if is_news {
+            self.push(NewEvent::waiting_for_capacity(step_id))
+        } else {
+            self.tick()
+        };
+        self.run.waiting_for = Some(sandbox_capacity(step_id, &wire_time(at)));
+        self.writes.push(Statement::new(STEP_WAITS, params![step_id.0]));
+    }
+
+    pub(super) fn step_admitted(&mut self, step_id: StepId) {
+        if !self.open_steps.contains_key(&step_id) {
+            return;
+        }
+        let at = self.tick();
+        self.no_longer_waiting();
+        let params = params![step_id.0, at, self.writer_epoch];
+        self.writes.push(Statement::new(ADMIT_STEP, params));
+    }
+
+    fn no_longer_waiting(&mut self) {
+        if self.run.waiting_for.as_ref().is_some_and(is_sandbox_capacity) {
+            self.run.waiting_for = None;
+        }
+    }
+
     pub(super) fn step_unknown(&mut self, step_id: StepId) {
         if self.open_steps.contains_key(&step_id) {
             self.writes.push(Statement::new(MARK_UNKNOWN, params![step_id.0]));
@@ -120,6 +165,7 @@ impl Batch<'_> {
         let Some(step) = self.open_steps.remove(&step_id) else {
             return;
         };
+        self.no_longer_waiting();
         self.run.state.crash_count = 0;
         self.run.state.retry_count = 0;
         self.run.counters.attempt = 1;

@@ -4,7 +4,7 @@ use crate::authority::row::column;
 use crate::store::StoreError;
 use domain::clock::wire_time;
 use domain::status::RunStatus;
-use domain::waiting::{WaitKind, waiting};
+use domain::waiting::{WaitKind, is_sandbox_capacity, waiting};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio_postgres::Row;
@@ -103,7 +103,14 @@ fn reason(run: &Standing) -> Option<Value> {
             let what = stored.unwrap_or_else(|| waiting(WaitKind::User, "it asked its user"));
             (what, since(run.paused_at))
         }
-        _ if run.owner == Owner::Alive => return None,
+        _ if run.owner == Owner::Alive => {
+            let what = run.stored.clone().filter(is_sandbox_capacity)?;
+            let since = what
+                .get("since")
+                .and_then(Value::as_str)
+                .and_then(|at| at.parse().ok());
+            (what, since.unwrap_or(run.event_at))
+        }
         _ if run.retrying => {
             let stored = run.stored.clone();
             let mut what = stored.unwrap_or_else(|| waiting(WaitKind::Retry, "an attempt failed"));
@@ -131,6 +138,8 @@ pub const IN_LINE: &str = "in line for a worker";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use domain::StepId;
+    use domain::waiting::sandbox_capacity;
 
     fn standing(status: RunStatus) -> Standing {
         let at = Timestamp::UNIX_EPOCH;
@@ -172,6 +181,28 @@ mod tests {
             ..held
         };
         assert_eq!(kind(&lost).as_deref(), Some("queue"));
+    }
+
+    #[test]
+    fn a_step_without_room_is_told_of_while_its_worker_holds_the_run_and_not_afterwards() {
+        let stored = sandbox_capacity(StepId(uuid::Uuid::nil()), "1970-01-01T00:00:00.000000Z");
+        let held = Standing {
+            owner: Owner::Alive,
+            stored: Some(stored),
+            ..standing(RunStatus::Executing)
+        };
+        assert_eq!(kind(&held).as_deref(), Some("sandbox_capacity"));
+        let let_go = Standing {
+            owner: Owner::Nobody,
+            ..held.clone()
+        };
+        assert_eq!(kind(&let_go).as_deref(), Some("queue"));
+        let retried = Standing {
+            owner: Owner::Alive,
+            stored: Some(waiting(WaitKind::Retry, "x")),
+            ..held
+        };
+        assert_eq!(kind(&retried), None);
     }
 
     #[test]

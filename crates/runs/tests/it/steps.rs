@@ -239,3 +239,44 @@ async fn reasoning_plan_and_phases_are_in_the_log_with_their_fixed_texts() {
         (&json!(2), &json!(99.0))
     );
 }
+
+#[tokio::test]
+async fn a_step_without_room_is_pending_and_tells_it_once_however_often_it_waits() {
+    let store = store().await;
+    let (job, epoch) = store.executing().await;
+    let id = step_id();
+    store
+        .progress(job.run_id, epoch, vec![turn(1), step(id, 1)])
+        .await
+        .unwrap();
+    let waits = vec![Change::StepWaiting { step_id: id }];
+    let first = store.progress(job.run_id, epoch, waits.clone()).await.unwrap();
+    assert_eq!(outline(&first.events), ["warning"]);
+    assert_eq!(first.events[0].message, "Waiting for tool capacity");
+    let shown = async || {
+        let steps = store.reader.parts(job.run_id, RunParts::Steps, 10).await.unwrap();
+        let run = store.reader.run(job.run_id).await.unwrap().unwrap();
+        let step = &steps[0];
+        let waiting = step["metadata"].get("waiting").cloned().unwrap_or_default();
+        (
+            step["status"].clone(),
+            waiting,
+            run["waiting_for"]["kind"].clone(),
+        )
+    };
+    let waiting = (json!("pending"), json!("quota"), json!("sandbox_capacity"));
+    assert_eq!(shown().await, waiting);
+    // The worker is lost; the next one starts the step again and meets a full quota as well.
+    store.lease_runs_out(job.run_id).await;
+    let epoch = store.claim(&job, "b").await.unwrap().epoch;
+    let again = vec![Change::StepRestarted { step_id: id }, waits[0].clone()];
+    let second = store.progress(job.run_id, epoch, again).await.unwrap();
+    assert!(second.events.is_empty(), "{:?}", second.events);
+    assert_eq!(shown().await, waiting);
+    let admitted = vec![Change::StepAdmitted { step_id: id }];
+    store.progress(job.run_id, epoch, admitted).await.unwrap();
+    assert_eq!(shown().await, (json!("running"), json!(null), json!(null)));
+    let done = vec![waits[0].clone(), settled(id, ToolResult::ok(json!({}), 1.0))];
+    store.progress(job.run_id, epoch, done).await.unwrap();
+    assert_eq!(shown().await, (json!("completed"), json!(null), json!(null)));
+}

@@ -6,7 +6,7 @@ use super::options::SandboxOptions;
 use super::scratch::StepDir;
 use super::tool_name;
 use crate::workspace::{Manifest, RunWorkspace, Workspaces};
-use agent::ports::{Sandbox, SandboxError, SandboxOutput, SandboxRequest};
+use agent::ports::{Sandbox, SandboxError, SandboxEvents, SandboxOutput, SandboxRequest};
 use domain::Redactor;
 use domain::tool::ArtifactRef;
 use std::sync::Arc;
@@ -79,6 +79,7 @@ impl Sandbox for LocalSandbox {
     async fn run(
         &self,
         request: &SandboxRequest,
+        _events: &impl SandboxEvents,
         cancel: &CancellationToken,
     ) -> Result<SandboxOutput, SandboxError> {
         check(request)?;

@@ -116,6 +116,8 @@ impl Machine {
             duration_ms: started.elapsed().as_millis() as i64,
             artifacts: vec![],
             ephemeral_workspace: false,
+            changes: vec![],
+            warnings: vec![],
         })
     }
 }

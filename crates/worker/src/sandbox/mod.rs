@@ -29,7 +29,7 @@ pub use options::{SandboxOptions, ToolExecutor};
 
 use crate::figures::SandboxInUse;
 use crate::workspace::Workspaces;
-use agent::ports::{Program, Sandbox, SandboxError, SandboxOutput, SandboxRequest};
+use agent::ports::{Program, Sandbox, SandboxError, SandboxEvents, SandboxOutput, SandboxRequest};
 use domain::Redactor;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -42,6 +42,7 @@ impl Sandbox for NoneSandbox {
     async fn run(
         &self,
         request: &SandboxRequest,
+        _events: &impl SandboxEvents,
         _cancel: &CancellationToken,
     ) -> Result<SandboxOutput, SandboxError> {
         let tool = tool_name(&request.program);
@@ -93,19 +94,20 @@ impl Sandbox for AnySandbox {
     async fn run(
         &self,
         request: &SandboxRequest,
+        events: &impl SandboxEvents,
         cancel: &CancellationToken,
     ) -> Result<SandboxOutput, SandboxError> {
         match self {
             Self::Local(local) => {
                 let in_use = SandboxInUse::begin();
-                let done = local.run(request, cancel).await;
+                let done = local.run(request, events, cancel).await;
                 drop(in_use);
                 if matches!(done, Err(SandboxError::Unavailable(_) | SandboxError::Failed(_))) {
                     metrics::counter!("agent_sandbox_errors_total").increment(1);
                 }
                 done
             }
-            Self::None(none) => none.run(request, cancel).await,
+            Self::None(none) => none.run(request, events, cancel).await,
         }
     }
 }

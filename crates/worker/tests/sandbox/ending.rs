@@ -1,5 +1,5 @@
 use crate::setup::{Setup, processes_with, shell, start};
-use agent::ports::{Sandbox, SandboxError};
+use agent::ports::{Sandbox, SandboxError, Unheard};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -71,7 +71,7 @@ async fn cancelling_leaves_no_process_within_a_second() {
     let setup = start().await;
     let cancel = CancellationToken::new();
     let request = shell("trap '' TERM; setsid sleep 98764 & sleep 98764");
-    let running = setup.sandbox.run(&request, &cancel);
+    let running = setup.sandbox.run(&request, &Unheard, &cancel);
     let cancelled = async {
         let deadline = Instant::now() + Duration::from_secs(10);
         // The gate and the shell have the number in their arguments as well; two sleeps mean that it runs.

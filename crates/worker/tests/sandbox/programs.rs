@@ -1,5 +1,5 @@
 use crate::setup::{code, shell, start};
-use agent::ports::SandboxError;
+use agent::ports::{SandboxError, Unheard};
 
 #[tokio::test]
 async fn exit_codes_and_both_streams_come_back_apart() {
@@ -130,8 +130,11 @@ async fn none_says_what_to_set() {
     use agent::ports::Sandbox;
     let none = worker::sandbox::NoneSandbox;
     let cancel = tokio_util::sync::CancellationToken::new();
-    let error = none.run(&shell("true"), &cancel).await.unwrap_err();
+    let error = none.run(&shell("true"), &Unheard, &cancel).await.unwrap_err();
     assert_eq!(error.to_string(), "shell is not configured: set TOOL_EXECUTOR");
-    let error = none.run(&code("python", ""), &cancel).await.unwrap_err();
+    let error = none
+        .run(&code("python", ""), &Unheard, &cancel)
+        .await
+        .unwrap_err();
     assert_eq!(error.to_string(), "code is not configured: set TOOL_EXECUTOR");
 }

@@ -1,6 +1,6 @@
 //! A sandbox over a workspace in memory.
 
-use agent::ports::{Program, Sandbox, SandboxError, SandboxOutput, SandboxRequest};
+use agent::ports::{Program, Sandbox, SandboxError, SandboxOutput, SandboxRequest, Unheard};
 use domain::{RunId, StepId, SystemClock, UserId};
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,7 +78,9 @@ fn request(program: Program) -> SandboxRequest {
 
 impl Setup {
     pub(crate) async fn run(&self, request: &SandboxRequest) -> Result<SandboxOutput, SandboxError> {
-        self.sandbox.run(request, &CancellationToken::new()).await
+        self.sandbox
+            .run(request, &Unheard, &CancellationToken::new())
+            .await
     }
 
     /// Runs a shell command that exits.
