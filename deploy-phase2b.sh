@@ -36,7 +36,7 @@ dry_run=''
 current='' # what is being done, for the message of a failure
 secret_created='' secret_changed=''
 keys=() old_values=() # what step 1 writes, and what was there before
-worker_changed='' worker_existed='' worker_revision=''
+worker_changed='' worker_existed='' worker_revision='' worker_stood=''
 api_changed='' api_existed='' api_revision=''
 
 say() { printf '%s\n' "$*"; }
@@ -417,6 +417,7 @@ put_worker() {
     fi
     look deployment agent-worker || return 1
     if [ -n "$found" ]; then worker_existed=yes; fi
+    if [ "$(printf '%s' "$found" | text_of replicas)" = 0 ]; then worker_stood=yes; fi
     worker_revision=$(printf '%s' "$found" | text_of deployment.kubernetes.io/revision)
     generation=$(printf '%s' "$found" | text_of generation)
     apply worker-deployment.yaml "$(keep_replicas)" || status=1
@@ -473,7 +474,11 @@ take_back() {
 roll_back() {
     local bad=0
     restore_secret || bad=1
-    if [ -n "$worker_changed" ]; then take_back agent-worker "$worker_existed" "$worker_revision" || bad=1; fi
+    if [ -n "$worker_changed" ]; then
+        take_back agent-worker "$worker_existed" "$worker_revision" || bad=1
+        # A revision knows no number of replicas.
+        if [ -n "$worker_stood" ]; then kubectl scale deployment/agent-worker "${at[@]}" --replicas=0 || bad=1; fi
+    fi
     if [ -n "$api_changed" ]; then take_back agent-api "$api_existed" "$api_revision" || bad=1; fi
     return $bad
 }

@@ -398,6 +398,8 @@ def a_worker_that_did_not_exist_is_scaled_to_0_and_the_next_deployment_starts_it
     cluster = Cluster(deployments=("agent-api",))
     ends(cluster.deploy(image="agent-api:broken"), 1, "deploy failed in step 4/7")
     same(cluster.replicas("agent-worker"), 0)
+    ends(cluster.deploy(image="agent-api:broken-too"), 1, "deploy failed in step 4/7")
+    same(cluster.replicas("agent-worker"), 0)
     ends(cluster.deploy(), 0)
     same(cluster.replicas("agent-worker"), 1)
 
