@@ -8,6 +8,7 @@
 //! | [`lease`], [`held`], [`obey`] | renewal from a thread of its own, cancellation of what is lost or stopped |
 //! | [`upkeep`], [`reconcile`] | sweeps, outbox relay, reconciler, time limits |
 //! | [`model`], [`workspace`], [`sandbox`], [`counting`] | adapters of the agent's ports |
+//! | [`transport`] | files and results on their way to and from a tool's pod |
 //! | [`health`], [`check`] | what operators and probes ask |
 //! | [`config`], [`app`] | settings; build, run, drain |
 
@@ -31,6 +32,7 @@ pub mod reconcile;
 pub mod sandbox;
 pub mod settle;
 pub mod snapshot;
+pub mod transport;
 pub mod upkeep;
 pub mod watchdog;
 pub mod workspace;

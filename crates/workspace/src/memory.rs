@@ -43,6 +43,7 @@ impl MemoryObjects {
         from.map(|(key, (content, modified))| Object {
             key: key.clone(),
             size: content.len() as u64,
+            etag: None,
             modified: *modified,
         })
         .collect()

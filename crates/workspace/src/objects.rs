@@ -7,12 +7,16 @@ use crate::s3::S3Objects;
 use bytes::Bytes;
 use domain::files::WorkspaceError;
 use domain::{RunId, UserId};
+use std::ops::Range;
+use std::time::Duration;
 
 /// An object of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Object {
     pub key: String,
     pub size: u64,
+    /// The store's mark of the content, where it has one.
+    pub etag: Option<String>,
     pub modified: jiff::Timestamp,
 }
 
@@ -126,5 +130,67 @@ impl Workspaces {
             Some(Objects::S3(s3)) => s3.check().await,
             Some(Objects::Memory(_)) | None => Ok(()),
         }
+    }
+}
+
+/// For what goes to and comes from a tool's pod.
+impl Objects {
+    /// Stores a whole object; gives back the store's mark of its content, as a listing has it.
+    pub async fn put_marked(
+        &self,
+        key: &str,
+        content: Bytes,
+        mime_type: &str,
+    ) -> Result<Option<String>, WorkspaceError> {
+        match self {
+            Self::S3(s3) => s3.put_marked(key, content, mime_type).await,
+            Self::Memory(memory) => {
+                memory.put(key, content);
+                Ok(None)
+            }
+        }
+    }
+
+    /// A part of an object, shorter where it ends; nothing when there is no such object.
+    pub async fn range(&self, key: &str, range: Range<u64>) -> Result<Option<Bytes>, WorkspaceError> {
+        match self {
+            Self::S3(s3) => s3.range(key, range).await,
+            Self::Memory(memory) => Ok(memory.get(key).map(|content| {
+                let at = |at: u64| usize::try_from(at).map_or(content.len(), |at| at.min(content.len()));
+                content.slice(at(range.start).min(at(range.end))..at(range.end))
+            })),
+        }
+    }
+
+    /// A URL that reads this object, valid from now.
+    pub async fn sign_get(&self, key: &str, valid_for: Duration) -> Result<String, WorkspaceError> {
+        match self {
+            Self::S3(s3) => s3.sign_get(key, valid_for).await,
+            Self::Memory(_) => Err(without_urls()),
+        }
+    }
+
+    /// A URL that writes this object, valid from now. `once`: with the header `If-None-Match: *`, which must be sent.
+    pub async fn sign_put(
+        &self,
+        key: &str,
+        valid_for: Duration,
+        once: bool,
+    ) -> Result<String, WorkspaceError> {
+        match self {
+            Self::S3(s3) => s3.sign_put(key, valid_for, once).await,
+            Self::Memory(_) => Err(without_urls()),
+        }
+    }
+}
+
+fn without_urls() -> WorkspaceError {
+    WorkspaceError::Storage("objects in memory have no URLs".to_owned())
+}
+
+impl Workspaces {
+    /// Largest file and largest sum of a run's files.
+    pub fn limits(&self) -> SizeLimits {
+        self.limits
     }
 }

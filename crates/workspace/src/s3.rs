@@ -8,11 +8,13 @@ use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation};
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, Delete, ObjectIdentifier};
 use bytes::Bytes;
 use domain::files::WorkspaceError;
 use jiff::Timestamp;
+use std::ops::Range;
 use std::time::Duration;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -150,6 +152,7 @@ fn object(found: &aws_sdk_s3::types::Object) -> Option<Object> {
     let at = found.last_modified()?;
     Some(Object {
         key: found.key()?.to_owned(),
+        etag: found.e_tag().map(str::to_owned),
         size: u64::try_from(found.size().unwrap_or_default()).ok()?,
         modified: Timestamp::new(at.secs(), i32::try_from(at.subsec_nanos()).ok()?).ok()?,
     })
@@ -168,4 +171,64 @@ fn storage<E: ProvideErrorMetadata>(operation: &str, error: SdkError<E>) -> Work
         _ => "the request could not be made".to_owned(),
     };
     WorkspaceError::Storage(format!("{operation}: {why}"))
+}
+
+/// For what goes to and comes from a tool's pod.
+impl S3Objects {
+    /// Stores an object; gives back the store's mark of its content.
+    pub(crate) async fn put_marked(
+        &self,
+        key: &str,
+        content: Bytes,
+        mime_type: &str,
+    ) -> Result<Option<String>, WorkspaceError> {
+        let put = self.upload.put_object().bucket(&self.bucket).key(key);
+        let put = put
+            .content_type(mime_type)
+            .checksum_algorithm(ChecksumAlgorithm::Crc32)
+            .body(ByteStream::from(content));
+        let stored = put.send().await.map_err(|error| storage("PutObject", error))?;
+        Ok(stored.e_tag().map(str::to_owned))
+    }
+
+    /// A part of an object, shorter where it ends; nothing when there is no such object.
+    pub(crate) async fn range(&self, key: &str, range: Range<u64>) -> Result<Option<Bytes>, WorkspaceError> {
+        let last = range.end.saturating_sub(1);
+        let get = self.small.get_object().bucket(&self.bucket).key(key);
+        let found = match get.range(format!("bytes={}-{last}", range.start)).send().await {
+            Ok(found) => found,
+            Err(error) if error.as_service_error().is_some_and(is_missing_key) => return Ok(None),
+            Err(error) if error.code() == Some("InvalidRange") => return Ok(Some(Bytes::new())),
+            Err(error) => return Err(storage("GetObject", error)),
+        };
+        let body = found.body.collect().await;
+        let body = body.map_err(|error| WorkspaceError::Storage(format!("GetObject: body cut: {error}")))?;
+        Ok(Some(body.into_bytes()))
+    }
+
+    /// A URL that reads this object, valid from now.
+    pub(crate) async fn sign_get(&self, key: &str, valid_for: Duration) -> Result<String, WorkspaceError> {
+        let get = self.small.get_object().bucket(&self.bucket).key(key);
+        let signed = get.presigned(presigning(valid_for)?).await;
+        let signed = signed.map_err(|error| storage("presign", error))?;
+        Ok(signed.uri().to_owned())
+    }
+
+    /// A URL that writes this object, valid from now. `once`: with the header `If-None-Match: *`, which must be sent.
+    pub(crate) async fn sign_put(
+        &self,
+        key: &str,
+        valid_for: Duration,
+        once: bool,
+    ) -> Result<String, WorkspaceError> {
+        let put = self.small.put_object().bucket(&self.bucket).key(key);
+        let put = if once { put.if_none_match("*") } else { put };
+        let signed = put.presigned(presigning(valid_for)?).await;
+        let signed = signed.map_err(|error| storage("presign", error))?;
+        Ok(signed.uri().to_owned())
+    }
+}
+
+fn presigning(valid_for: Duration) -> Result<PresigningConfig, WorkspaceError> {
+    PresigningConfig::expires_in(valid_for).map_err(|error| WorkspaceError::Storage(format!("presign: {error}")))
 }

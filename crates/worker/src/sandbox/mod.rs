@@ -25,6 +25,7 @@ mod scratch;
 mod watch;
 
 pub use local::LocalSandbox;
+pub(crate) use output::text;
 pub use options::{SandboxOptions, ToolExecutor};
 
 use crate::figures::SandboxInUse;

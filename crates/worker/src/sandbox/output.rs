@@ -74,7 +74,7 @@ async fn drain(mut stream: impl AsyncRead + Unpin, mut chunks: ChunkRedactor, ke
 
 /// Text that any store takes: UTF-8 of at most [`KEPT_BYTES`], no NUL. What is not UTF-8 is shown as `U+FFFD`,
 /// but a last character that was only cut in two is left out.
-fn text(bytes: Vec<u8>) -> (String, bool) {
+pub(crate) fn text(bytes: Vec<u8>) -> (String, bool) {
     let end = match std::str::from_utf8(&bytes) {
         Err(error) if bytes.len() == KEPT_BYTES && error.error_len().is_none() => error.valid_up_to(),
         _ => bytes.len(),
