@@ -62,7 +62,11 @@ fn start(order: Order, deadline: Deadline) -> Result<(Call, display::Writer), Fa
         set.map_err(|error| internal(error.into()))?;
     }
     let (display, writer) = Display::start().map_err(internal)?;
-    let store = Store::new(deadline, order.manifest_url.starts_with("https"), order.ca_pem.as_deref());
+    let store = Store::new(
+        deadline,
+        order.manifest_url.starts_with("https"),
+        order.ca_pem.as_deref(),
+    );
     let call = Call {
         order,
         program,
@@ -154,8 +158,9 @@ impl Call {
     fn run_tool(&mut self, manifest: &Manifest) -> Result<Ran, Failure> {
         let internal = |error: std::io::Error| Failure::new(FailureClass::Internal, error.to_string());
         let program = self.order.program.as_ref().or(manifest.program.as_ref());
-        let program =
-            program.ok_or_else(|| Failure::new(FailureClass::Internal, "neither order nor manifest has a program"))?;
+        let program = program.ok_or_else(|| {
+            Failure::new(FailureClass::Internal, "neither order nor manifest has a program")
+        })?;
         let tool = Tool::prepare(program, &self.order)?;
         let (dir, keep) = (Path::new(TMP_DIR), self.order.limits.output_bytes);
         let stdout = Place::new(dir, Channel::Stdout, keep).map_err(internal)?;
@@ -258,7 +263,11 @@ fn ending(ran: &Ran) -> Ending {
 
 fn out_of_memory(outcome: Outcome, killed: bool) -> Option<OutOfMemory> {
     let main = outcome == Outcome::Ended(End::Signalled(SIGKILL));
-    let which = if main { OutOfMemory::Main } else { OutOfMemory::Child };
+    let which = if main {
+        OutOfMemory::Main
+    } else {
+        OutOfMemory::Child
+    };
     killed.then_some(which)
 }
 

@@ -42,10 +42,12 @@ impl Display {
     pub(crate) fn start() -> std::io::Result<(Self, Writer)> {
         let (queue, items) = sync_channel(QUEUE);
         let (ended, writer) = channel();
-        std::thread::Builder::new().name("display".to_owned()).spawn(move || {
-            write(&items, &mut std::io::stdout());
-            drop(ended);
-        })?;
+        std::thread::Builder::new()
+            .name("display".to_owned())
+            .spawn(move || {
+                write(&items, &mut std::io::stdout());
+                drop(ended);
+            })?;
         let display = Self {
             queue,
             standing: false,
@@ -110,7 +112,9 @@ fn write(items: &Receiver<Item>, out: &mut impl Write) {
                 text.push_str(&words);
                 text.push('\n');
             }
-            Err(RecvTimeoutError::Timeout) => lines.iter_mut().for_each(|lines| lines.flush(false, &mut text)),
+            Err(RecvTimeoutError::Timeout) => {
+                lines.iter_mut().for_each(|lines| lines.flush(false, &mut text))
+            }
             Err(RecvTimeoutError::Disconnected) => {
                 lines.iter_mut().for_each(|lines| lines.flush(true, &mut text));
                 return show(out, &text).unwrap_or(());
@@ -177,7 +181,11 @@ impl Lines {
 
     /// Shows what is pending; a character that is not whole yet only at the `end`.
     fn flush(&mut self, end: bool, out: &mut String) {
-        let count = if end { self.pending.len() } else { whole(&self.pending) };
+        let count = if end {
+            self.pending.len()
+        } else {
+            whole(&self.pending)
+        };
         if count > 0 {
             self.emit(count, out);
         }
@@ -239,8 +247,15 @@ mod tests {
         lines.push(0, &[b"x", text.as_bytes()].concat(), &mut out);
         lines.flush(true, &mut out);
         let pieces = parsed(&out);
-        assert!(pieces.iter().all(|line| !line.text.contains('\u{FFFD}') && !line.ended));
-        assert_eq!(pieces.iter().map(|line| line.text.as_str()).collect::<String>(), format!("x{text}"));
+        assert!(
+            pieces
+                .iter()
+                .all(|line| !line.text.contains('\u{FFFD}') && !line.ended)
+        );
+        assert_eq!(
+            pieces.iter().map(|line| line.text.as_str()).collect::<String>(),
+            format!("x{text}")
+        );
     }
 
     proptest! {

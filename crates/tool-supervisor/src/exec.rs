@@ -65,6 +65,7 @@ fn prepare() -> io::Result<()> {
 /// The one place where the tool is confined.
 fn confine(policy: &OsString) -> Result<(), String> {
     let text = policy.to_str().unwrap_or_default();
-    let policy = serde_json::from_str(text).map_err(|error| format!("the policy is not of our form: {error}"))?;
+    let policy =
+        serde_json::from_str(text).map_err(|error| format!("the policy is not of our form: {error}"))?;
     toolbox::confine::enter(&policy).map_err(|error| error.to_string())
 }

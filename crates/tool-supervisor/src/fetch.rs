@@ -50,7 +50,9 @@ pub(crate) fn manifest(store: &Store, order: &Order) -> Result<Manifest, Failure
 fn check(manifest: &Manifest, limits: &Limits) -> Result<(), Failure> {
     if manifest.version != VERSION {
         let version = manifest.version;
-        return Err(workspace(format!("the manifest is of version {version}, not {VERSION}")));
+        return Err(workspace(format!(
+            "the manifest is of version {version}, not {VERSION}"
+        )));
     }
     tree::check(&manifest.files, limits).map_err(|error| workspace(error.to_string()))?;
     let most = limits
@@ -62,7 +64,9 @@ fn check(manifest: &Manifest, limits: &Limits) -> Result<(), Failure> {
         return Err(workspace("the manifest's packs are too many or too large"));
     }
     if manifest.packs.iter().any(|pack| !is_sha256(&pack.sha256)) {
-        return Err(workspace("the manifest names a pack by something else than its hash"));
+        return Err(workspace(
+            "the manifest names a pack by something else than its hash",
+        ));
     }
     Ok(())
 }

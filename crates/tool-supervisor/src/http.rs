@@ -199,7 +199,9 @@ fn accepted(mut answer: ureq::http::Response<Body>) -> Result<ureq::http::Respon
 
 /// The word in `<Code>` of an S3 error.
 fn code(text: &str) -> String {
-    let word = text.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>"));
+    let word = text
+        .split_once("<Code>")
+        .and_then(|(_, rest)| rest.split_once("</Code>"));
     let word = word.map_or("error", |(word, _)| word);
     let plain = word.chars().filter(char::is_ascii_alphanumeric).take(64);
     plain.collect()
@@ -208,9 +210,9 @@ fn code(text: &str) -> String {
 /// Never the error's own text where that could hold the URL.
 fn fault(error: ureq::Error) -> Fault {
     match error {
-        ureq::Error::BadUri(_) | ureq::Error::Http(_) => {
-            Fault::Final(StoreError::Content("a URL of the order cannot be used".to_owned()))
-        }
+        ureq::Error::BadUri(_) | ureq::Error::Http(_) => Fault::Final(StoreError::Content(
+            "a URL of the order cannot be used".to_owned(),
+        )),
         ureq::Error::Io(error) => Fault::Again(error.to_string()),
         ureq::Error::Timeout(_) => Fault::Again("no answer in time".to_owned()),
         ureq::Error::HostNotFound => Fault::Again("its name is not known".to_owned()),
@@ -221,7 +223,10 @@ fn fault(error: ureq::Error) -> Fault {
 
 fn authorities(ca_pem: Option<&str>) -> Vec<Certificate<'static>> {
     let native = rustls_native_certs::load_native_certs().certs;
-    let mut all: Vec<_> = native.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
+    let mut all: Vec<_> = native
+        .iter()
+        .map(|der| Certificate::from_der(der).to_owned())
+        .collect();
     let beside = install::authorities().unwrap_or_default();
     for pem in [beside.as_slice(), ca_pem.unwrap_or_default().as_bytes()] {
         all.extend(parse_pem(pem).filter_map(|item| match item {

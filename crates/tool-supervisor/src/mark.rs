@@ -26,7 +26,9 @@ pub(crate) fn write(store: &Store, order: &Order) -> Result<Mark, StoreError> {
     });
     match written {
         Ok(()) => Ok(Mark::Ours),
-        Err(StoreError::Refused { status: 409 | 412, .. }) => read(store, order, &word),
+        Err(StoreError::Refused {
+            status: 409 | 412, ..
+        }) => read(store, order, &word),
         // A store that does not know conditions of writes: several starts of one Job are rare.
         Err(StoreError::Refused {
             status: 400 | 405 | 501,

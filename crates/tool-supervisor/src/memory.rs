@@ -30,10 +30,7 @@ mod tests {
     fn both_versions_tell_their_number() {
         let second = "low 0\nhigh 0\nmax 12\noom 1\noom_kill 2\noom_group_kill 0\n";
         assert_eq!(parse(second), Some(2));
-        assert_eq!(
-            parse("oom_kill_disable 0\nunder_oom 0\noom_kill 1\n"),
-            Some(1)
-        );
+        assert_eq!(parse("oom_kill_disable 0\nunder_oom 0\noom_kill 1\n"), Some(1));
         assert_eq!(parse("oom_kill_disable 0\nunder_oom 0\n"), None);
     }
 }

@@ -47,7 +47,9 @@ fn addresses(hosts: &str, host: &str) -> Vec<IpAddr> {
     let line = |line: &str| {
         let mut words = line.split('#').next()?.split_whitespace();
         let address = words.next()?.parse().ok()?;
-        words.any(|name| name.eq_ignore_ascii_case(host)).then_some(address)
+        words
+            .any(|name| name.eq_ignore_ascii_case(host))
+            .then_some(address)
     };
     hosts.lines().filter_map(line).collect()
 }
@@ -59,7 +61,12 @@ mod tests {
     #[test]
     fn names_of_the_hosts_file_need_no_server() {
         let hosts = "127.0.0.1 localhost\n# 10.0.0.1 s3.test\n10.0.0.2\ts3.test other # more\nfd00::2 S3.test\nbad s3.test\n";
-        let found = |host| addresses(hosts, host).iter().map(ToString::to_string).collect::<Vec<_>>();
+        let found = |host| {
+            addresses(hosts, host)
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+        };
         assert_eq!(found("s3.test"), ["10.0.0.2", "fd00::2"]);
         assert_eq!(found("127.0.0.9"), ["127.0.0.9"]);
         assert_eq!(found("[::1]"), ["::1"]);

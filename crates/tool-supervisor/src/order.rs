@@ -29,7 +29,10 @@ fn parse(text: &str) -> Result<Order, String> {
         )
     })?;
     if order.version != VERSION {
-        return Err(format!("the order is of version {}, not {VERSION}", order.version));
+        return Err(format!(
+            "the order is of version {}, not {VERSION}",
+            order.version
+        ));
     }
     let below = order.working_dir.strip_prefix(WORKSPACE_DIR);
     let inside = below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));

@@ -21,7 +21,12 @@ const END_TIMEOUT: Duration = Duration::from_secs(2);
 fn nameless(dir: &Path, name: &str) -> io::Result<File> {
     let path = dir.join(name);
     let mut options = OpenOptions::new();
-    let file = options.read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+    let file = options
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)?;
     std::fs::remove_file(&path)?;
     Ok(file)
 }

@@ -46,6 +46,8 @@ pub(crate) fn policy(order: &Order) -> Policy {
 fn below(dir: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     let real = entries.filter_map(|entry| entry.path().canonicalize().ok());
-    let apart = |path: &PathBuf| path.starts_with(HIDDEN) || APART.iter().any(|apart| path == Path::new(apart));
-    real.filter(|path| path != Path::new("/") && !apart(path)).collect()
+    let apart =
+        |path: &PathBuf| path.starts_with(HIDDEN) || APART.iter().any(|apart| path == Path::new(apart));
+    real.filter(|path| path != Path::new("/") && !apart(path))
+        .collect()
 }

@@ -66,7 +66,10 @@ impl Tool {
         let launch = launch(program, &tools, CODE_DIR).map_err(|error| configuration(error.to_string()))?;
         let dir = PathBuf::from(&order.working_dir);
         if !dir.is_dir() {
-            return Err(configuration(format!("working_dir {} does not exist", order.working_dir)));
+            return Err(configuration(format!(
+                "working_dir {} does not exist",
+                order.working_dir
+            )));
         }
         if let Some((name, text)) = &launch.source {
             let written = std::fs::DirBuilder::new()

@@ -233,14 +233,14 @@ mod tests {
     #[test]
     fn a_language_without_its_interpreter_names_what_to_install() {
         let text = |language| code(language).unwrap_err().to_string();
-        assert_eq!(
-            text("ruby"),
-            "ruby is not available in the sandbox: install ruby"
-        );
+        assert_eq!(text("ruby"), "ruby is not available in the sandbox: install ruby");
         let node = "typescript is not available in the sandbox: install nodejs 22.6 or newer";
         assert_eq!(text("typescript"), node);
         let others = "language must be python, javascript, typescript, bash, ruby or go, not perl";
         assert_eq!(text("perl"), others);
-        assert_eq!(code("python").unwrap().source, Some(("main.py", "text".to_owned())));
+        assert_eq!(
+            code("python").unwrap().source,
+            Some(("main.py", "text".to_owned()))
+        );
     }
 }

@@ -272,7 +272,11 @@ pub fn unpack(archive: impl Read, announced: &Packed, sink: &mut impl Sink) -> R
     let read = members(&mut bounded, sink).and_then(|()| Ok(io::copy(&mut bounded, &mut io::sink())?));
     let left = bounded.left;
     drop(bounded);
-    let read = read.and_then(|rest| io::copy(&mut source, &mut io::sink()).map(|_| rest).map_err(Into::into));
+    let read = read.and_then(|rest| {
+        io::copy(&mut source, &mut io::sink())
+            .map(|_| rest)
+            .map_err(Into::into)
+    });
     if too_long.get() {
         return hostile("longer than announced");
     }

@@ -241,7 +241,11 @@ impl<'a> Before<'a> {
     /// Looks over a tree that was made from `files`.
     pub fn look(root: &Path, files: &'a BTreeMap<String, File>, limits: &Limits) -> Result<Self, TreeError> {
         let stamps = walk(root, limits.files)?;
-        let last = stamps.values().map(Stamp::changed_nanos).max().unwrap_or_default();
+        let last = stamps
+            .values()
+            .map(Stamp::changed_nanos)
+            .max()
+            .unwrap_or_default();
         Ok(Self {
             files,
             stamps,

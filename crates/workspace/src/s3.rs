@@ -230,5 +230,6 @@ impl S3Objects {
 }
 
 fn presigning(valid_for: Duration) -> Result<PresigningConfig, WorkspaceError> {
-    PresigningConfig::expires_in(valid_for).map_err(|error| WorkspaceError::Storage(format!("presign: {error}")))
+    PresigningConfig::expires_in(valid_for)
+        .map_err(|error| WorkspaceError::Storage(format!("presign: {error}")))
 }

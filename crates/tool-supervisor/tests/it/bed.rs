@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::time::Duration;
 use testkit::S3;
-use toolbox::pack::{Packer, PackError, Packed, Sink, Wanted, unpack};
+use toolbox::pack::{PackError, Packed, Packer, Sink, Wanted, unpack};
 use toolbox::wire::{File, Limits, Manifest, Order, Pack, Program, PutUrls, Record, VERSION};
 
 pub(crate) const MIB: u64 = 1024 * 1024;
@@ -41,7 +41,9 @@ pub(crate) fn file(content: &[u8]) -> File {
 pub(crate) fn pack<'a>(contents: impl IntoIterator<Item = &'a [u8]>) -> (Vec<u8>, Packed) {
     let mut packer = Packer::new(vec![]).unwrap();
     for content in contents {
-        packer.add(&sha256(content), content.len() as u64, content).unwrap();
+        packer
+            .add(&sha256(content), content.len() as u64, content)
+            .unwrap();
     }
     packer.finish().unwrap()
 }
@@ -74,7 +76,13 @@ impl Bed {
     }
 
     pub(crate) async fn get(&self, key: &str) -> Option<Vec<u8>> {
-        let got = self.client.get_object().bucket(self.s3.bucket()).key(key).send().await;
+        let got = self
+            .client
+            .get_object()
+            .bucket(self.s3.bucket())
+            .key(key)
+            .send()
+            .await;
         Some(got.ok()?.body.collect().await.unwrap().to_vec())
     }
 
@@ -99,7 +107,9 @@ impl Bed {
             let (archive, packed) = pack(files.iter().map(|(_, content)| *content));
             manifest.packs.push(self.put_pack(archive, packed).await);
         }
-        let named = files.iter().map(|(path, content)| ((*path).to_owned(), file(content)));
+        let named = files
+            .iter()
+            .map(|(path, content)| ((*path).to_owned(), file(content)));
         manifest.files = named.collect();
         manifest
     }
@@ -157,7 +167,9 @@ impl Bed {
     }
 
     pub(crate) async fn output(&self, name: &str) -> Vec<u8> {
-        self.get(&format!("run/step/uid/{name}")).await.unwrap_or_default()
+        self.get(&format!("run/step/uid/{name}"))
+            .await
+            .unwrap_or_default()
     }
 
     /// The contents of the delta, by hash, checked as a worker does.

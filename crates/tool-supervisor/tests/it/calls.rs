@@ -11,7 +11,10 @@ async fn a_command_runs_and_its_record_says_all() {
     assert_eq!(pod.end().await, 0, "{}{}", pod.log(), pod.errors());
     let record = bed.record().await.unwrap();
     assert_eq!(record.ending, Ending::Exited { code: 3 });
-    assert_eq!((record.spec_hash.as_str(), record.job_uid.as_str()), (order.spec_hash.as_str(), "uid"));
+    assert_eq!(
+        (record.spec_hash.as_str(), record.job_uid.as_str()),
+        (order.spec_hash.as_str(), "uid")
+    );
     assert_eq!((record.stdout.bytes, record.stdout.cut), (6, false));
     assert_eq!(record.stdout.sha256, sha256(b"hello\n"));
     assert_eq!(bed.output("stdout").await, b"hello\n");
@@ -19,7 +22,9 @@ async fn a_command_runs_and_its_record_says_all() {
     assert_eq!(pod.shown(Channel::Stdout), "hello\n");
     assert_eq!(pod.shown(Channel::Stderr), "oops\n");
     let delta = record.delta.unwrap();
-    assert!(delta.added.is_empty() && delta.changed.is_empty() && delta.deleted.is_empty() && delta.bytes == 0);
+    assert!(
+        delta.added.is_empty() && delta.changed.is_empty() && delta.deleted.is_empty() && delta.bytes == 0
+    );
     assert_eq!((record.out_of_memory, record.warnings.len()), (None, 0));
 }
 
@@ -66,8 +71,14 @@ async fn source_texts_run_in_the_working_directory() {
     assert_eq!(record.ending, Ending::Exited { code: 1 });
     assert_eq!(bed.output("stdout").await, b"5 ['main.py']\n");
     let errors = String::from_utf8(bed.output("stderr").await).unwrap();
-    assert!(errors.contains("line 3") && errors.contains("ValueError: boom"), "{errors}");
-    assert!(record.delta.unwrap().added.is_empty(), "no files of ours or of the interpreter");
+    assert!(
+        errors.contains("line 3") && errors.contains("ValueError: boom"),
+        "{errors}"
+    );
+    assert!(
+        record.delta.unwrap().added.is_empty(),
+        "no files of ours or of the interpreter"
+    );
 }
 
 #[tokio::test]
@@ -106,7 +117,11 @@ async fn a_wrong_order_is_refused_without_a_word_of_it() {
     ] {
         let mut pod = Pod::start_with(order);
         assert_eq!(pod.end().await, 64);
-        assert!(pod.errors().contains("order") && !pod.errors().contains("secret"), "{}", pod.errors());
+        assert!(
+            pod.errors().contains("order") && !pod.errors().contains("secret"),
+            "{}",
+            pod.errors()
+        );
     }
 }
 

@@ -29,10 +29,28 @@ fn own(path: &Path, mode: u32) {
 fn arguments(dir: &Path) -> Vec<String> {
     let mut line: Vec<String> = vec![];
     let mut add = |words: &[&str]| line.extend(words.iter().map(|&word| word.to_owned()));
-    add(&["--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts"]);
-    add(&["--as-pid-1", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]);
+    add(&[
+        "--unshare-user",
+        "--unshare-pid",
+        "--unshare-ipc",
+        "--unshare-uts",
+    ]);
+    add(&[
+        "--as-pid-1",
+        "--die-with-parent",
+        "--new-session",
+        "--cap-drop",
+        "ALL",
+    ]);
     add(&["--uid", "10001", "--gid", "10001", "--clearenv"]);
-    add(&["--setenv", "KUBERNETES_SERVICE_HOST", "10.96.0.1", "--ro-bind", "/usr", "/usr"]);
+    add(&[
+        "--setenv",
+        "KUBERNETES_SERVICE_HOST",
+        "10.96.0.1",
+        "--ro-bind",
+        "/usr",
+        "/usr",
+    ]);
     for name in ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"] {
         match std::fs::read_link(name) {
             Ok(target) => add(&["--symlink", target.to_str().unwrap(), name]),
@@ -40,10 +58,18 @@ fn arguments(dir: &Path) -> Vec<String> {
             Err(_) => {}
         }
     }
-    for name in ["/etc/alternatives", "/etc/ld.so.cache", "/etc/hosts", "/etc/passwd", "/etc/ssl"] {
+    for name in [
+        "/etc/alternatives",
+        "/etc/ld.so.cache",
+        "/etc/hosts",
+        "/etc/passwd",
+        "/etc/ssl",
+    ] {
         add(&["--ro-bind-try", name, name]);
     }
-    add(&["--proc", "/proc", "--dev", "/dev", "--perms", "0755", "--tmpfs", "/run"]);
+    add(&[
+        "--proc", "/proc", "--dev", "/dev", "--perms", "0755", "--tmpfs", "/run",
+    ]);
     for (kind, name, place) in [
         ("--bind", "workspace", "/workspace"),
         ("--bind", "tmp", "/tmp"),
@@ -75,7 +101,8 @@ impl Pod {
         let id = ID.to_string();
         let program = if geteuid().is_root() {
             let drop = ["--reuid", &id, "--regid", &id, "--clear-groups", "/usr/bin/bwrap"];
-            drop.iter().fold(Program::new("/usr/bin/setpriv"), |line, word| line.arg(*word))
+            drop.iter()
+                .fold(Program::new("/usr/bin/setpriv"), |line, word| line.arg(*word))
         } else {
             Program::new("/usr/bin/bwrap")
         };
@@ -105,7 +132,9 @@ impl Pod {
         let log = self.log();
         let lines = log.split_terminator('\n').filter_map(Line::parse);
         let texts = lines.filter(|line| line.channel == channel);
-        texts.map(|line| line.text + if line.ended { "\n" } else { "" }).collect()
+        texts
+            .map(|line| line.text + if line.ended { "\n" } else { "" })
+            .collect()
     }
 
     pub(crate) async fn says(&mut self, words: &str) {
@@ -128,7 +157,14 @@ impl Pod {
     fn init(&self) -> Pid {
         let outer = self.process.pid();
         let children = std::fs::read_to_string(format!("/proc/{outer}/task/{outer}/children")).unwrap();
-        Pid::from_raw(children.split_whitespace().next().expect("process 1").parse().unwrap())
+        Pid::from_raw(
+            children
+                .split_whitespace()
+                .next()
+                .expect("process 1")
+                .parse()
+                .unwrap(),
+        )
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

@@ -44,7 +44,9 @@ impl Host {
 }
 
 fn is_visible(real: &Path) -> bool {
-    ["/usr", "/bin", "/sbin"].iter().any(|root| real.starts_with(root))
+    ["/usr", "/bin", "/sbin"]
+        .iter()
+        .any(|root| real.starts_with(root))
 }
 
 /// An executable that will also be there inside: its real file is below `/usr` or a system directory.

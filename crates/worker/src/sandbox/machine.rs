@@ -16,9 +16,9 @@ use std::fmt::Display;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
-use toolbox::launch::Launch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use toolbox::launch::Launch;
 
 /// A workspace may grow beyond its limit by this much before the program is ended (temporary files).
 const WORKSPACE_SLACK_BYTES: u64 = 256 * 1024 * 1024;

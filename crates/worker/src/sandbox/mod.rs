@@ -25,8 +25,8 @@ mod scratch;
 mod watch;
 
 pub use local::LocalSandbox;
-pub(crate) use output::text;
 pub use options::{SandboxOptions, ToolExecutor};
+pub(crate) use output::text;
 
 use crate::figures::SandboxInUse;
 use crate::workspace::Workspaces;

@@ -58,7 +58,9 @@ impl Sink for Contents {
             return Ok(());
         };
         let size = self.sizes.get(sha256).copied().unwrap_or_default();
-        let share = u32::try_from(size / KIB + 1).unwrap_or(BUDGET_KIB).min(BUDGET_KIB);
+        let share = u32::try_from(size / KIB + 1)
+            .unwrap_or(BUDGET_KIB)
+            .min(BUDGET_KIB);
         let permit = tokio::runtime::Handle::current().block_on(budget.clone().acquire_many_owned(share));
         let permit = permit.map_err(std::io::Error::other)?;
         let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
@@ -82,21 +84,20 @@ impl Archive<'_> {
     }
 
     /// Reads all of it.
-    async fn read(
-        &self,
-        out: Option<(Sender<Unpacked>, Arc<Semaphore>)>,
-    ) -> Result<(), SandboxError> {
-        let content = self.store.open(&self.key).await?;
-        let content = content.ok_or_else(|| storage("the files of the tool are gone from the store"))?;
+    async fn read(&self, out: Option<(Sender<Unpacked>, Arc<Semaphore>)>) -> Result<(), SandboxError> {
         let (source, reader) = pipe();
-        let (announced, sizes) = (self.announced(), self.files().map(|(_, file)| (file.sha256.clone(), file.bytes)));
+        let (announced, sizes) = (
+            self.announced(),
+            self.files().map(|(_, file)| (file.sha256.clone(), file.bytes)),
+        );
         let contents = Contents {
             sizes: sizes.collect(),
             seen: HashSet::new(),
             out,
         };
         let unpacking = tokio::task::spawn_blocking(move || unpack_all(reader, &announced, contents));
-        let (fed, unpacked) = tokio::join!(source.feed(content), unpacking);
+        let fed = source.feed(self.store, &self.key, self.delta.bytes);
+        let (fed, unpacked) = tokio::join!(fed, unpacking);
         fed?;
         unpacked
             .map_err(|error| SandboxError::Failed(format!("unpacking ended early: {error}")))?
@@ -153,7 +154,11 @@ impl Archive<'_> {
 
 fn unpack_all(reader: Pipe, announced: &Packed, mut contents: Contents) -> Result<(), PackError> {
     unpack(reader, announced, &mut contents)?;
-    match contents.sizes.keys().find(|sha256| !contents.seen.contains(*sha256)) {
+    match contents
+        .sizes
+        .keys()
+        .find(|sha256| !contents.seen.contains(*sha256))
+    {
         Some(sha256) => Err(PackError::Hostile(format!("{sha256} is not in it"))),
         None => Ok(()),
     }

@@ -103,7 +103,9 @@ impl Transport {
     ) -> Result<(), SandboxError> {
         let deleted: HashSet<&str> = deleted.iter().map(String::as_str).collect();
         let others = store.list(&keys.run).await?;
-        let others = others.iter().filter_map(|object| Some((keys.visible(object)?, object.size)));
+        let others = others
+            .iter()
+            .filter_map(|object| Some((keys.visible(object)?, object.size)));
         let others: Vec<u64> = others
             .filter(|(path, _)| !written.contains_key(path) && !deleted.contains(path.as_str()))
             .map(|(_, size)| size)
@@ -127,7 +129,9 @@ fn files(delta: &Delta) -> Result<BTreeMap<String, File>, SandboxError> {
     if twice {
         return Err(storage("a file of the delta has two fates"));
     }
-    let is_ours = |path: &str| tree::is_path(path) && WorkspacePath::parse(path).is_ok_and(|parsed| parsed.as_str() == path);
+    let is_ours = |path: &str| {
+        tree::is_path(path) && WorkspacePath::parse(path).is_ok_and(|parsed| parsed.as_str() == path)
+    };
     match files.keys().chain(&delta.deleted).find(|path| !is_ours(path)) {
         Some(path) => Err(WorkspaceError::InvalidPath(path.clone()).into()),
         None => Ok(files),
@@ -193,7 +197,9 @@ fn told(store: &Objects, keys: &Keys, delta: &Delta) -> Result<Applied, SandboxE
         applied.changes.push(FileChange::stored(&artifact, was_there));
         applied.artifacts.push(artifact);
     }
-    applied.changes.extend(delta.deleted.iter().map(FileChange::deleted));
+    applied
+        .changes
+        .extend(delta.deleted.iter().map(FileChange::deleted));
     applied.changes.sort_by(|a, b| a.path.cmp(&b.path));
     applied.artifacts.sort_by(|a, b| a.file_path.cmp(&b.file_path));
     Ok(applied)

@@ -225,7 +225,9 @@ mod tests {
             index.files.insert(name.clone(), known(&name, 1000, &name));
         }
         index.packs.insert("large".to_owned(), pack(SMALL_BYTES));
-        index.files.insert("large".to_owned(), known("l", SMALL_BYTES, "large"));
+        index
+            .files
+            .insert("large".to_owned(), known("l", SMALL_BYTES, "large"));
         index.tidy();
         assert_eq!(left(&index), (vec!["large"], vec!["large"]));
     }

@@ -115,7 +115,11 @@ impl Keys {
     /// The path of a file that tools may see.
     fn visible(&self, object: &Object) -> Option<String> {
         let path = object.key.strip_prefix(&self.run)?;
-        if path == HIDDEN || path.strip_prefix(HIDDEN).is_some_and(|rest| rest.starts_with('/')) {
+        if path == HIDDEN
+            || path
+                .strip_prefix(HIDDEN)
+                .is_some_and(|rest| rest.starts_with('/'))
+        {
             return None;
         }
         // Directory markers (`a/`) and whatever else no tool of ours can have written.
@@ -137,7 +141,10 @@ fn storage(why: impl std::fmt::Display) -> SandboxError {
 
 /// Job uids are part of keys: nothing that could mean another one.
 fn is_uid(text: &str) -> bool {
-    (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    (1..=64).contains(&text.len())
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
 /// Runs work that keeps a processor busy off the async threads.

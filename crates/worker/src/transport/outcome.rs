@@ -99,7 +99,12 @@ mod tests {
 
     fn told(ending: Ending, memory: Option<OutOfMemory>) -> (Option<i32>, bool, Option<String>, usize) {
         let outcome = Outcome::of(&record(ending, memory)).unwrap();
-        (outcome.exit_code, outcome.timed_out, outcome.ended_by, outcome.warnings.len())
+        (
+            outcome.exit_code,
+            outcome.timed_out,
+            outcome.ended_by,
+            outcome.warnings.len(),
+        )
     }
 
     #[test]
@@ -109,13 +114,25 @@ mod tests {
         let exited = |code| Ending::Exited { code };
         assert_eq!(told(exited(0), None), (Some(0), false, None, 0));
         assert_eq!(told(exited(7), None), (Some(7), false, None, 0));
-        assert_eq!(told(exited(139), None), (Some(139), false, some("killed by signal 11"), 0));
+        assert_eq!(
+            told(exited(139), None),
+            (Some(139), false, some("killed by signal 11"), 0)
+        );
         assert_eq!(told(exited(0), child), (Some(0), false, None, 1));
-        assert_eq!(told(exited(137), child), (Some(137), false, some("out of memory"), 0));
+        assert_eq!(
+            told(exited(137), child),
+            (Some(137), false, some("out of memory"), 0)
+        );
         assert_eq!(told(exited(1), child), (Some(1), false, some("out of memory"), 0));
         let killed = |signal| Ending::Signalled { signal };
-        assert_eq!(told(killed(11), None), (Some(139), false, some("killed by signal 11"), 0));
-        assert_eq!(told(killed(9), main), (Some(137), false, some("out of memory"), 0));
+        assert_eq!(
+            told(killed(11), None),
+            (Some(139), false, some("killed by signal 11"), 0)
+        );
+        assert_eq!(
+            told(killed(9), main),
+            (Some(137), false, some("out of memory"), 0)
+        );
         assert_eq!(told(Ending::TimedOut, None), (None, true, some("time limit"), 0));
         assert_eq!(told(Ending::Cancelled, None), (None, false, some("cancelled"), 0));
     }
@@ -130,13 +147,25 @@ mod tests {
             Outcome::of(&record(ending, None)).unwrap_err()
         };
         let limit = failed(FailureClass::Workspace, LIMIT);
-        assert!(matches!(limit, SandboxError::Workspace(WorkspaceError::LimitExceeded)));
+        assert!(matches!(
+            limit,
+            SandboxError::Workspace(WorkspaceError::LimitExceeded)
+        ));
         let path = failed(FailureClass::Workspace, "Invalid path: a\\b");
         assert_eq!(path.to_string(), "Invalid path: a\\b");
-        let dir = failed(FailureClass::Configuration, "working_dir /workspace/x does not exist");
-        assert_eq!(dir.to_string(), "Invalid input: working_dir /workspace/x does not exist");
+        let dir = failed(
+            FailureClass::Configuration,
+            "working_dir /workspace/x does not exist",
+        );
+        assert_eq!(
+            dir.to_string(),
+            "Invalid input: working_dir /workspace/x does not exist"
+        );
         let text = "ruby is not available in the sandbox: install ruby";
         assert_eq!(failed(FailureClass::Configuration, text).to_string(), text);
-        assert!(matches!(failed(FailureClass::Internal, "x"), SandboxError::Failed(_)));
+        assert!(matches!(
+            failed(FailureClass::Internal, "x"),
+            SandboxError::Failed(_)
+        ));
     }
 }

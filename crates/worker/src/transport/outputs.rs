@@ -51,7 +51,9 @@ impl Transport {
             return Ok((String::new(), false));
         }
         let most = (KEPT_BYTES + BEYOND_BYTES) as u64;
-        let bytes = self.output(request, job_uid, channel, 0..most.min(stream.bytes)).await?;
+        let bytes = self
+            .output(request, job_uid, channel, 0..most.min(stream.bytes))
+            .await?;
         let mut chunks = self.redactor.chunks();
         let mut kept = chunks.push(&bytes);
         // What may be the beginning of a secret is not shown when it goes on where we do not look.

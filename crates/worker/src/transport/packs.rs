@@ -65,7 +65,9 @@ impl Transport {
                 let contents: Vec<String> = fresh.iter().map(|(sha256, _)| sha256.clone()).collect();
                 let (archive, packed) = busy(move || pack(fresh)).await?.map_err(storage)?;
                 let path = format!("{HIDDEN}/packs/{}.tar.zst", packed.sha256);
-                store.put(&keys.at(&path), Bytes::from(archive), MIME_TYPE).await?;
+                store
+                    .put(&keys.at(&path), Bytes::from(archive), MIME_TYPE)
+                    .await?;
                 packs.extend(contents.into_iter().map(|sha256| (sha256, packed.sha256.clone())));
                 index.add_pack(&packed, path);
             }

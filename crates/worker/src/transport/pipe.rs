@@ -1,13 +1,16 @@
-//! From an object that comes in pieces to a reader of a thread that unpacks.
+//! From an object that is read in pieces to a reader in a thread that unpacks.
+//!
+//! Pieces, because each of them is tried again by itself when a connection breaks.
 
-use crate::workspace::Content;
+use crate::workspace::Objects;
 use agent::ports::WorkspaceError;
 use bytes::Bytes;
 use std::io::{self, Read};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 /// Pieces on their way.
-const PIECES: usize = 8;
+const PIECES: usize = 2;
+const PIECE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// The reader's end.
 #[derive(Debug)]
@@ -30,23 +33,30 @@ pub(super) fn pipe() -> (Source, Pipe) {
 }
 
 impl Source {
-    /// Gives everything to the reader, or the store's failure; ends early when the reader does.
-    pub(super) async fn feed(self, mut content: Content) -> Result<(), WorkspaceError> {
-        loop {
-            match content.next().await {
-                Ok(None) => return Ok(()),
-                Ok(Some(piece)) => {
-                    if self.0.send(Ok(piece)).await.is_err() {
-                        return Ok(());
-                    }
-                }
-                Err(error) => {
-                    let told = io::Error::other(error.to_string());
-                    self.0.send(Err(told)).await.unwrap_or(());
-                    return Err(error);
-                }
+    /// Gives all `bytes` of an object to the reader, or the store's failure; ends early when the reader does.
+    pub(super) async fn feed(self, store: &Objects, key: &str, bytes: u64) -> Result<(), WorkspaceError> {
+        let mut at = 0;
+        while at < bytes {
+            let until = bytes.min(at + PIECE_BYTES);
+            let piece = store.range(key, at..until).await.and_then(|piece| match piece {
+                Some(piece) if piece.len() as u64 == until - at => Ok(piece),
+                _ => Err(WorkspaceError::Storage(format!(
+                    "{key} is gone, or shorter than it was said to be"
+                ))),
+            });
+            let failure = piece.as_ref().err().map(ToString::to_string);
+            let told = piece
+                .as_ref()
+                .map(Bytes::clone)
+                .map_err(|_| io::Error::other(failure.unwrap_or_default()));
+            let is_read = self.0.send(told).await.is_ok();
+            piece?;
+            if !is_read {
+                return Ok(());
             }
+            at = until;
         }
+        Ok(())
     }
 }
 

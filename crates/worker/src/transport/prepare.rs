@@ -34,11 +34,7 @@ impl Transport {
     /// # Errors
     /// [`SandboxError::Unavailable`] without a store, [`SandboxError::Workspace`] for limits, for paths that no directory can
     /// hold, and for the store's failures.
-    pub async fn prepare(
-        &self,
-        request: &SandboxRequest,
-        spec_hash: &str,
-    ) -> Result<Prepared, SandboxError> {
+    pub async fn prepare(&self, request: &SandboxRequest, spec_hash: &str) -> Result<Prepared, SandboxError> {
         let (store, keys) = (self.store(request)?, Keys::of(request));
         let objects = store.list(&keys.run).await?;
         let files = self.visible(&keys, &objects)?;
@@ -56,8 +52,12 @@ impl Transport {
         index.keep(&files, &stored);
         index.tidy();
         let names: HashSet<String> = files.keys().cloned().collect();
-        let unknown = files.into_iter().filter(|(path, _)| !index.files.contains_key(path));
-        let unmarked = self.pack_files(store, &keys, unknown.collect(), &mut index).await?;
+        let unknown = files
+            .into_iter()
+            .filter(|(path, _)| !index.files.contains_key(path));
+        let unmarked = self
+            .pack_files(store, &keys, unknown.collect(), &mut index)
+            .await?;
         if index != before {
             index.save(store, &keys).await?;
             let garbage = index.garbage(&keys, &objects);
@@ -71,17 +71,18 @@ impl Transport {
         Ok(Prepared {
             spec_hash: spec_hash.to_owned(),
             packs,
-            files: known.into_iter().map(|(path, known)| (path, known.file)).collect(),
+            files: known
+                .into_iter()
+                .map(|(path, known)| (path, known.file))
+                .collect(),
         })
     }
 
     /// The files of the run, if a directory can hold them all.
-    fn visible(
-        &self,
-        keys: &Keys,
-        objects: &[Object],
-    ) -> Result<BTreeMap<String, Object>, WorkspaceError> {
-        let visible = objects.iter().filter_map(|object| Some((keys.visible(object)?, object.clone())));
+    fn visible(&self, keys: &Keys, objects: &[Object]) -> Result<BTreeMap<String, Object>, WorkspaceError> {
+        let visible = objects
+            .iter()
+            .filter_map(|object| Some((keys.visible(object)?, object.clone())));
         let files: BTreeMap<String, Object> = visible.collect();
         let total: u64 = files.values().map(|object| object.size).sum();
         if total > self.limits.total || files.len() > MAX_FILES {
