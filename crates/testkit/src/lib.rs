@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`Redis`], [`Postgres`] | private servers to kill, stop, pause and restart |
 //! | `S3` (feature `s3`) | the product's object store in this process |
+//! | `kube::KubeApi` (feature `kube`) | a Kubernetes API server with a node that really runs the pods |
 //! | [`ModelServer`], [`Answer`] | scripted OpenAI and Anthropic endpoint that checks every transcript |
 //! | [`Collector`], [`Span`] | OTLP collector that keeps the spans it gets |
 //! | [`FaultProxy`] | cuts, stalls and loses replies between a client and any of these |
@@ -38,6 +39,8 @@ mod collector;
 mod dir;
 mod follower;
 mod guard;
+#[cfg(feature = "kube")]
+pub mod kube;
 mod model;
 mod poll;
 mod port;

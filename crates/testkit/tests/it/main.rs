@@ -1,5 +1,7 @@
 //! Tests of the test tools, against real processes.
 
+#[cfg(feature = "kube")]
+mod kube;
 mod leftovers;
 mod model;
 mod process;
