@@ -4,23 +4,23 @@ use super::kind::Kind;
 use super::kubelet::{self, Node};
 use super::network::Spawner;
 use super::rights::{Role, manifest};
-use super::server::{Server, TOKEN};
-use super::{Blow, Cluster, Fault, On, Options, Stop, collector, controller, locked, object};
-use crate::background;
+use super::server::{AS_WORKER, Server, TOKEN};
+use super::{Blow, Cluster, Fault, On, Options, Stop, collector, container, controller, locked, object};
 use crate::guard::{Ending, Guard};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokio::task::JoinHandle;
+use tokio::runtime::{Builder, Handle, Runtime};
 
 /// A cluster with an API server. Dropped = all of it is gone.
 #[derive(Debug)]
 pub struct KubeApi {
     cluster: Arc<Cluster>,
     server: tokio::sync::Mutex<Option<Server>>,
-    parts: Vec<JoinHandle<()>>,
+    /// Of the cluster alone: what runs in it ends with it.
+    runtime: Option<Runtime>,
     port: u16,
     dir: PathBuf,
     _guard: Guard,
@@ -33,8 +33,20 @@ fn repository() -> PathBuf {
 impl KubeApi {
     /// Starts it, with the quota of `k8s/resource-quota.yaml`.
     pub async fn start(options: Options) -> Self {
-        let task = background::handle().spawn(Self::start_here(options));
-        task.await.expect("the cluster starts")
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("testkit-kube")
+            .enable_all()
+            .build()
+            .expect("a runtime can be built");
+        let task = runtime.spawn(Self::start_here(options));
+        let mut api = task.await.expect("the cluster starts");
+        api.runtime = Some(runtime);
+        api
+    }
+
+    fn handle(&self) -> &Handle {
+        self.runtime.as_ref().expect("it is only taken on drop").handle()
     }
 
     async fn start_here(options: Options) -> Self {
@@ -50,6 +62,7 @@ impl KubeApi {
             std::fs::copy(supervisor, dir.join("supervisor"))
                 .unwrap_or_else(|error| panic!("{}: {error}", supervisor.display()));
         }
+        container::sweep();
         let port = crate::free_port();
         let spawner = Spawner::start(&options.reach).await;
         let cluster = Cluster::new(options, Role::read(&repository().join("k8s/rbac.yaml")));
@@ -60,18 +73,16 @@ impl KubeApi {
             }
         });
         let node = Node::new(spawner, dir.clone());
-        let parts = vec![
-            tokio::spawn(controller::run(Arc::clone(&cluster))),
-            tokio::spawn(collector::run(Arc::clone(&cluster))),
-            tokio::spawn(kubelet::run(Arc::clone(&cluster), node)),
-        ];
+        tokio::spawn(controller::run(Arc::clone(&cluster)));
+        tokio::spawn(collector::run(Arc::clone(&cluster)));
+        tokio::spawn(kubelet::run(Arc::clone(&cluster), node));
         let server = Server::start(Arc::clone(&cluster), port)
             .await
             .expect("the port is free");
         let api = Self {
             cluster,
             server: tokio::sync::Mutex::new(Some(server)),
-            parts,
+            runtime: None,
             port,
             dir,
             _guard: guard,
@@ -95,6 +106,11 @@ impl KubeApi {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    /// Who comes by this URL without a token has the worker's rights.
+    pub fn worker_url(&self) -> String {
+        format!("{}{AS_WORKER}", self.url())
+    }
+
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -112,7 +128,7 @@ impl KubeApi {
     /// Closes the port and every connection; pods go on.
     pub async fn go_away(&self) {
         if let Some(server) = self.server.lock().await.take() {
-            let stopped = background::handle().spawn(server.stop());
+            let stopped = self.handle().spawn(server.stop());
             stopped.await.expect("the server stops");
         }
     }
@@ -121,7 +137,7 @@ impl KubeApi {
     pub async fn come_back(&self) {
         let mut server = self.server.lock().await;
         let (cluster, port) = (Arc::clone(&self.cluster), self.port);
-        let started = background::handle().spawn(Server::start(cluster, port));
+        let started = self.handle().spawn(Server::start(cluster, port));
         *server = Some(started.await.expect("it runs").expect("the port is free"));
     }
 
@@ -295,9 +311,8 @@ impl KubeApi {
 
 impl Drop for KubeApi {
     fn drop(&mut self) {
-        self.parts.iter().for_each(JoinHandle::abort);
-        if let Some(server) = self.server.get_mut().take() {
-            background::handle().spawn(server.stop());
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
         }
     }
 }

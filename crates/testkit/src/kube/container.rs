@@ -147,7 +147,7 @@ struct Groups {
 impl Groups {
     fn make(limit: &Value) -> Self {
         let name = format!(
-            "testkit-kube-{}-{}",
+            "{PREFIX}{}-{}",
             std::process::id(),
             NEXT.fetch_add(1, Ordering::Relaxed)
         );
@@ -197,7 +197,32 @@ impl Drop for Groups {
     }
 }
 
+/// Names of groups hold the process id of the test, so that those of dead tests can be removed.
+const PREFIX: &str = "testkit-kube-";
+
+/// Removes what tests that are gone left behind.
+pub(super) fn sweep() {
+    for controller in ["memory", "pids"] {
+        let parent = own_group(controller);
+        let entries = parent.iter().filter_map(|dir| std::fs::read_dir(dir).ok());
+        for entry in entries.flatten().flatten() {
+            let name = entry.file_name().into_string().unwrap_or_default();
+            let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
+            if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+                // One with processes cannot be removed; another test may be faster.
+                drop(std::fs::remove_dir(entry.path()));
+            }
+        }
+    }
+}
+
 fn make_group(controller: &str, name: &str) -> Option<PathBuf> {
+    let dir = own_group(controller)?.join(name);
+    std::fs::create_dir(&dir).ok()?;
+    Some(dir)
+}
+
+fn own_group(controller: &str) -> Option<PathBuf> {
     let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
     let path = own.lines().find_map(|line| {
         let mut parts = line.splitn(3, ':').skip(1);
@@ -207,12 +232,8 @@ fn make_group(controller: &str, name: &str) -> Option<PathBuf> {
             .any(|one| one == controller)
             .then(|| parts.next())?
     })?;
-    let parent = Path::new("/sys/fs/cgroup")
-        .join(controller)
-        .join(path.trim_start_matches('/'));
-    let dir = parent.join(name);
-    std::fs::create_dir(&dir).ok()?;
-    Some(dir)
+    let parent = Path::new("/sys/fs/cgroup").join(controller);
+    Some(parent.join(path.trim_start_matches('/')))
 }
 
 /// The state of a container that has ended, as the kubelet tells it.

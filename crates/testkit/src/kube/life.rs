@@ -41,27 +41,32 @@ impl Life {
     }
 
     pub(super) fn is_there(&self) -> bool {
-        let pod = self
-            .cluster
-            .read(|state| state.by_uid(Kind::Pod, &self.uid).cloned());
-        pod.is_some_and(|pod| !object::is_terminating(&pod))
+        self.cluster.read(|state| {
+            let pod = state.by_uid(Kind::Pod, &self.uid);
+            pod.is_some_and(|pod| !object::is_terminating(pod))
+        })
     }
 
     /// Finds a node; false when the pod went away before.
     pub(super) async fn schedule(&self) -> bool {
         let mut changed = self.cluster.changes();
         sleep(self.cluster.options.delays.schedule).await;
-        while self.cluster.policy().unschedulable {
-            changed.mark_unchanged();
-            if !self.is_there() {
-                return false;
-            }
+        if self.cluster.policy().unschedulable {
             let message = "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No preemption \
                            victims found for incoming pod.";
             self.status(|status| {
                 set_condition(status, "PodScheduled", ("False", "Unschedulable", message));
             });
-            if self.cluster.policy().unschedulable && changed.changed().await.is_err() {
+        }
+        loop {
+            changed.mark_unchanged();
+            if !self.is_there() {
+                return false;
+            }
+            if !self.cluster.policy().unschedulable {
+                break;
+            }
+            if changed.changed().await.is_err() {
                 return false;
             }
         }

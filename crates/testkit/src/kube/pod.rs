@@ -36,16 +36,19 @@ impl Interrupts {
         let far = Instant::now() + Duration::from_secs(86_400);
         loop {
             changed.mark_unchanged();
-            let pod = self
+            let told = self
                 .cluster
-                .read(|state| state.by_uid(Kind::Pod, &self.uid).cloned());
-            match pod {
-                None => return Interrupt::Deleted(0),
-                Some(pod) if object::is_terminating(&pod) => {
-                    let grace = pod["metadata"]["deletionGracePeriodSeconds"].as_u64();
-                    return Interrupt::Deleted(grace.unwrap_or(0));
-                }
-                Some(_) => {}
+                .read(|state| match state.by_uid(Kind::Pod, &self.uid) {
+                    None => Some(0),
+                    Some(pod) if object::is_terminating(pod) => Some(
+                        pod["metadata"]["deletionGracePeriodSeconds"]
+                            .as_u64()
+                            .unwrap_or(0),
+                    ),
+                    Some(_) => None,
+                });
+            if let Some(grace) = told {
+                return Interrupt::Deleted(grace);
             }
             tokio::select! {
                 moved = changed.changed() => if moved.is_err() { return Interrupt::Deleted(0) },

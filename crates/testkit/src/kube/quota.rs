@@ -72,9 +72,8 @@ fn hard(quota: &Value) -> impl Iterator<Item = (&String, &Value)> {
 }
 
 fn used_thousandths(state: &State, namespace: &str, resource: &str) -> i128 {
-    let objects = state
-        .all()
-        .filter(|(_, found)| object::namespace(found) == namespace);
+    let kinds = Kind::ALL.into_iter().filter(|kind| *kind != Kind::Event);
+    let objects = kinds.flat_map(|kind| state.list(kind, namespace).map(move |found| (kind, found)));
     objects
         .filter_map(|(kind, found)| taken(kind, found, resource))
         .sum()

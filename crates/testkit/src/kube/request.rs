@@ -2,7 +2,7 @@
 
 use super::kind::Kind;
 use super::status::Target;
-use axum::http::{Method, Uri};
+use axum::http::Method;
 use std::collections::BTreeMap;
 
 /// What is asked.
@@ -36,10 +36,8 @@ pub(super) enum Place {
 }
 
 impl Call {
-    pub(super) fn parse(method: &Method, uri: &Uri) -> Self {
-        let query: BTreeMap<String, String> = uri
-            .query()
-            .unwrap_or_default()
+    pub(super) fn parse(method: &Method, path: &str, query: &str) -> Self {
+        let query: BTreeMap<String, String> = query
             .split('&')
             .filter(|pair| !pair.is_empty())
             .map(|pair| {
@@ -47,7 +45,7 @@ impl Call {
                 (decoded(key), decoded(value))
             })
             .collect();
-        let place = place(uri.path());
+        let place = place(path);
         let on_one = match &place {
             Place::Objects { name, .. } | Place::Unknown { name, .. } => !name.is_empty(),
             _ => false,

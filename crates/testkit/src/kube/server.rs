@@ -17,6 +17,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch::{Receiver, Sender};
 use tokio::task::JoinHandle;
 
+/// Who comes by this way is the worker: kubectl sends no token without TLS.
+pub(super) const AS_WORKER: &str = "/as-worker";
 /// The worker's token.
 pub(super) const TOKEN: &str = "worker-token";
 
@@ -47,6 +49,7 @@ impl Server {
         self.accepting.abort();
         // Aborted on purpose; the listener is closed when it is over.
         drop(self.accepting.await);
+        self.gone.closed().await;
     }
 }
 
@@ -76,7 +79,13 @@ impl std::error::Error for Cut {}
 
 async fn answer(cluster: Arc<Cluster>, request: Request<Body>) -> Result<Response<Body>, Cut> {
     let (parts, body) = request.into_parts();
-    let call = Call::parse(&parts.method, &parts.uri);
+    let path = parts.uri.path();
+    let as_worker = path.strip_prefix(AS_WORKER);
+    let call = Call::parse(
+        &parts.method,
+        as_worker.unwrap_or(path),
+        parts.uri.query().unwrap_or_default(),
+    );
     let faults = {
         let mut all = locked(&cluster.faults);
         all.count(&call);
@@ -96,6 +105,7 @@ async fn answer(cluster: Arc<Cluster>, request: Request<Body>) -> Result<Respons
         .get(header::AUTHORIZATION)
         .map(|value| value.to_str())
     {
+        None if as_worker.is_some() => User::Worker,
         None => User::Admin,
         Some(Ok(given)) if given == format!("Bearer {TOKEN}") => User::Worker,
         Some(_) => return Ok(failed(&cluster, &Status::unauthorized())),
@@ -124,8 +134,8 @@ fn dispatch(
         Place::Other(path) => return other(cluster, path),
         Place::Unknown { .. } => return Err(Status::no_such_path()),
         Place::Review => {
-            let asked =
-                serde_json::from_slice(body).map_err(|error| Status::bad_request(error.to_string()))?;
+            let asked = protobuf::review(body).map_or_else(|| serde_json::from_slice(body), Ok);
+            let asked = asked.map_err(|error| Status::bad_request(error.to_string()))?;
             Done {
                 code: 201,
                 body: locked(&cluster.role).review(user, &asked),

@@ -5,7 +5,7 @@
 use super::kind::Kind;
 use super::{clock, object, quota};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 /// So many changes can be watched from; older ones are gone (410).
@@ -27,6 +27,7 @@ pub(super) struct Change {
 pub(super) struct State {
     pub(super) version: u64,
     objects: BTreeMap<Key, Value>,
+    keys: HashMap<String, Key>,
     changes: VecDeque<Change>,
     /// Changes up to this version are gone.
     pub(super) oldest: u64,
@@ -51,6 +52,7 @@ impl State {
         Self {
             version: 100,
             objects: BTreeMap::new(),
+            keys: HashMap::new(),
             changes: VecDeque::new(),
             oldest: 100,
             figures: Figures::default(),
@@ -63,8 +65,10 @@ impl State {
 
     /// `""` = all namespaces.
     pub(super) fn list<'a>(&'a self, kind: Kind, namespace: &'a str) -> impl Iterator<Item = &'a Value> {
-        let of_kind = self.objects.iter().filter(move |((found, ..), _)| *found == kind);
-        let inside = of_kind.filter(move |((_, place, _), _)| namespace.is_empty() || place == namespace);
+        let of_kind = self.objects.range((kind, namespace.to_owned(), String::new())..);
+        let inside = of_kind.take_while(move |((found, place, _), _)| {
+            *found == kind && (namespace.is_empty() || place == namespace)
+        });
         inside.map(|(_, object)| object)
     }
 
@@ -73,11 +77,12 @@ impl State {
     }
 
     pub(super) fn by_uid(&self, kind: Kind, uid: &str) -> Option<&Value> {
-        self.list(kind, "").find(|found| object::uid(found) == uid)
+        let key = self.keys.get(uid).filter(|key| key.0 == kind)?;
+        self.objects.get(key)
     }
 
     pub(super) fn has_uid(&self, uid: &str) -> bool {
-        self.objects.values().any(|found| object::uid(found) == uid)
+        self.keys.contains_key(uid)
     }
 
     fn note(&mut self, kind: Kind, what: &'static str, object: &mut Value) {
@@ -115,7 +120,9 @@ impl State {
         if kind == Kind::Job {
             *self.figures.made_jobs.entry(name.clone()).or_default() += 1;
         }
-        self.objects.insert((kind, namespace, name), object.clone());
+        let key = (kind, namespace, name);
+        self.keys.insert(object::uid(&object).to_owned(), key.clone());
+        self.objects.insert(key, object.clone());
         let jobs = self.list(Kind::Job, "").count();
         self.figures.peak_jobs = self.figures.peak_jobs.max(jobs);
         object
@@ -123,12 +130,13 @@ impl State {
 
     /// Changes an object that is still the one with this uid; nothing is noted where nothing changed.
     pub(super) fn update(&mut self, kind: Kind, uid: &str, change: impl FnOnce(&mut Value)) -> bool {
-        let found = self
-            .objects
-            .iter()
-            .find(|((of, ..), object)| *of == kind && object::uid(object) == uid);
-        let Some((key, before)) = found else { return false };
-        let (key, mut after) = (key.clone(), before.clone());
+        let Some(key) = self.keys.get(uid).filter(|key| key.0 == kind).cloned() else {
+            return false;
+        };
+        let Some(before) = self.objects.get(&key) else {
+            return false;
+        };
+        let mut after = before.clone();
         change(&mut after);
         if after == *before {
             return true;
@@ -139,11 +147,8 @@ impl State {
     }
 
     pub(super) fn remove(&mut self, kind: Kind, uid: &str) -> Option<Value> {
-        let found = self
-            .objects
-            .iter()
-            .find(|((of, ..), object)| *of == kind && object::uid(object) == uid);
-        let key = found.map(|(key, _)| key.clone())?;
+        let key = self.keys.get(uid).filter(|key| key.0 == kind).cloned()?;
+        self.keys.remove(uid);
         let mut object = self.objects.remove(&key)?;
         self.note(kind, "DELETED", &mut object);
         Some(object)
