@@ -10,7 +10,7 @@ pub(super) async fn run(cluster: Arc<Cluster>) {
     let mut changed = cluster.changes();
     loop {
         changed.mark_unchanged();
-        if cluster.read(|state| finds_something(state)) {
+        if cluster.read(finds_something) {
             tokio::time::sleep(cluster.options.delays.collect).await;
             cluster.write(collect);
         }

@@ -30,7 +30,7 @@ pub(super) async fn run(cluster: Arc<Cluster>) {
         changed.mark_unchanged();
         let jobs: Vec<Value> = cluster.read(|state| state.list(Kind::Job, "").cloned().collect());
         known.retain(|uid, _| jobs.iter().any(|job| object::uid(job) == uid));
-        let mut next = Instant::now() + Duration::from_secs(3_600);
+        let mut next = Instant::now() + Duration::from_hours(1);
         for job in jobs.iter().filter(|job| !object::is_terminating(job)) {
             let memory = known.entry(object::uid(job).to_owned()).or_default();
             let mut turn = Turn {
@@ -60,8 +60,9 @@ impl Turn<'_> {
     /// Does what is due; says when to look again.
     fn take(&mut self) -> Option<Instant> {
         let now = Instant::now();
-        if let Some(seconds) = self.finished() {
-            let ttl = Duration::from_secs(seconds?);
+        if self.is_finished() {
+            let ttl = self.job["spec"]["ttlSecondsAfterFinished"].as_u64();
+            let ttl = Duration::from_secs(ttl?);
             let at = *self.memory.delete_at.get_or_insert(now + ttl);
             if at <= now {
                 self.cluster
@@ -92,13 +93,10 @@ impl Turn<'_> {
         Some(at)
     }
 
-    /// Of a finished Job: its time to live, if it has one.
-    fn finished(&self) -> Option<Option<u64>> {
+    fn is_finished(&self) -> bool {
         let over = ["Complete", "Failed"];
-        let over = over
-            .iter()
-            .any(|kind| object::condition(self.job, kind) == "True");
-        over.then(|| self.job["spec"]["ttlSecondsAfterFinished"].as_u64())
+        over.iter()
+            .any(|kind| object::condition(self.job, kind) == "True")
     }
 
     fn status(&self, change: impl FnOnce(&mut Value)) {

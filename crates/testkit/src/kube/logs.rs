@@ -228,7 +228,7 @@ struct Reader {
 impl Reader {
     async fn run(mut self, out: Sender<Piece>) {
         let mut grown = self.log.grown.subscribe();
-        let far = Instant::now() + Duration::from_secs(86_400);
+        let far = Instant::now() + Duration::from_hours(24);
         loop {
             let (_, ended) = *grown.borrow_and_update();
             let (next, mut bytes) = self.log.read(self.at, self.stamps);

@@ -33,7 +33,7 @@ struct Interrupts {
 impl Interrupts {
     async fn next(&mut self) -> Interrupt {
         let mut changed = self.cluster.changes();
-        let far = Instant::now() + Duration::from_secs(86_400);
+        let far = Instant::now() + Duration::from_hours(24);
         loop {
             changed.mark_unchanged();
             let told = self
@@ -163,12 +163,12 @@ impl PodRun {
         let begun = Instant::now();
         self.life.event(false, "Killing", "Stopping container");
         container.terminate();
-        let exit = match timeout(Duration::from_secs(grace.max(1)), container.wait()).await {
-            Ok(exit) => exit,
-            Err(_) => {
-                container.kill();
-                container.wait().await
-            }
+        let in_time = timeout(Duration::from_secs(grace.max(1)), container.wait()).await;
+        let exit = if let Ok(exit) = in_time {
+            exit
+        } else {
+            container.kill();
+            container.wait().await
         };
         locked(&self.life.cluster.stops).push(Stop {
             job: job_of(&self.life.pod).to_owned(),

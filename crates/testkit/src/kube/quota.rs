@@ -94,32 +94,27 @@ pub(super) fn admit(state: &State, kind: Kind, new: &Value) -> Result<(), Status
     let namespace = object::namespace(new);
     for quota in state.list(Kind::Quota, namespace) {
         requests_are_there(kind, new, quota)?;
-        let mut over = Vec::new();
+        let (mut requested, mut used, mut limited) = (Vec::new(), Vec::new(), Vec::new());
         for (resource, limit) in hard(quota) {
             let Some(wanted) = taken(kind, new, resource) else {
                 continue;
             };
-            let used = used_thousandths(state, namespace, resource);
-            if wanted > 0 && used + wanted > quantity(limit) {
-                over.push((resource, print(resource, wanted), print(resource, used), limit));
+            let there = used_thousandths(state, namespace, resource);
+            if wanted > 0 && there + wanted > quantity(limit) {
+                requested.push(format!("{resource}={}", print(resource, wanted)));
+                used.push(format!("{resource}={}", print(resource, there)));
+                limited.push(format!("{resource}={}", limit.as_str().unwrap_or_default()));
             }
         }
-        if over.is_empty() {
+        if requested.is_empty() {
             continue;
         }
-        let part = |text: &dyn Fn(&(&String, String, String, &Value)) -> String| {
-            let all: Vec<String> = over
-                .iter()
-                .map(|one| format!("{}={}", one.0, text(one)))
-                .collect();
-            all.join(",")
-        };
         let why = format!(
             "exceeded quota: {}, requested: {}, used: {}, limited: {}",
             object::name(quota),
-            part(&|one| one.1.clone()),
-            part(&|one| one.2.clone()),
-            part(&|one| one.3.as_str().unwrap_or_default().to_owned()),
+            requested.join(","),
+            used.join(","),
+            limited.join(","),
         );
         return Err(Status::forbidden(kind, object::name(new), &why));
     }

@@ -201,12 +201,14 @@ impl Line {
 /// Writes the files of `/etc` that are the pod's own.
 pub(super) fn write_etc(pod: &Value, dir: &Path) {
     std::fs::create_dir_all(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
-    let mut hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost\n".to_owned();
-    for alias in pod["spec"]["hostAliases"].as_array().into_iter().flatten() {
+    let aliases = pod["spec"]["hostAliases"].as_array().into_iter().flatten();
+    let alias = |alias: &Value| {
         let names = alias["hostnames"].as_array().into_iter().flatten();
         let names: Vec<&str> = names.filter_map(Value::as_str).collect();
-        hosts += &format!("{}\t{}\n", object::text(alias, "/ip"), names.join("\t"));
-    }
+        format!("{}\t{}\n", object::text(alias, "/ip"), names.join("\t"))
+    };
+    let aliases: String = aliases.map(alias).collect();
+    let hosts = format!("127.0.0.1\tlocalhost\n::1\tlocalhost\n{aliases}");
     let servers = pod["spec"]["dnsConfig"]["nameservers"]
         .as_array()
         .into_iter()

@@ -9,7 +9,8 @@ pub struct Status {
     pub code: u16,
     pub reason: &'static str,
     pub message: String,
-    pub(super) details: Value,
+    /// Boxed: an error is passed on by value in many places.
+    pub(super) details: Box<Value>,
     /// Seconds of the `Retry-After` header.
     pub retry_after: Option<u32>,
 }
@@ -21,7 +22,7 @@ impl Status {
             code,
             reason,
             message: message.into(),
-            details: Value::Null,
+            details: Box::new(Value::Null),
             retry_after: None,
         }
     }
@@ -30,7 +31,7 @@ impl Status {
     #[must_use]
     pub fn after(mut self, seconds: u32) -> Self {
         self.retry_after = Some(seconds);
-        self.details = json!({"retryAfterSeconds": seconds});
+        self.details = Box::new(json!({"retryAfterSeconds": seconds}));
         self
     }
 
@@ -39,7 +40,7 @@ impl Status {
         if !kind.group().is_empty() {
             details["group"] = kind.group().into();
         }
-        self.details = details;
+        self.details = Box::new(details);
         self
     }
 
@@ -49,7 +50,7 @@ impl Status {
             "status": "Failure", "message": self.message, "reason": self.reason,
         });
         if !self.details.is_null() {
-            body["details"] = self.details.clone();
+            body["details"] = *self.details.clone();
         }
         body["code"] = self.code.into();
         body
@@ -82,7 +83,7 @@ impl Status {
 
     pub(super) fn no_namespace(name: &str) -> Self {
         let mut status = Self::new(404, "NotFound", format!("namespaces \"{name}\" not found"));
-        status.details = json!({"name": name, "kind": "namespaces"});
+        status.details = Box::new(json!({"name": name, "kind": "namespaces"}));
         status
     }
 
@@ -131,7 +132,8 @@ impl Status {
             .iter()
             .map(|(field, reason, message)| json!({"reason": reason, "message": message, "field": field}))
             .collect();
-        status.details = json!({"name": name, "group": kind.group(), "kind": kind.name(), "causes": causes});
+        status.details =
+            Box::new(json!({"name": name, "group": kind.group(), "kind": kind.name(), "causes": causes}));
         status
     }
 
@@ -153,7 +155,8 @@ impl Status {
             target.group
         );
         let mut status = Self::new(403, "Forbidden", message);
-        status.details = json!({"name": target.name, "group": target.group, "kind": target.resource});
+        status.details =
+            Box::new(json!({"name": target.name, "group": target.group, "kind": target.resource}));
         status
     }
 

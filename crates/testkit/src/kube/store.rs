@@ -208,7 +208,7 @@ impl State {
         for found in quotas {
             let used = quota::used(self, &found);
             self.update(Kind::Quota, object::uid(&found), |object| {
-                object["status"]["used"] = used
+                object["status"]["used"] = used;
             });
         }
     }

@@ -68,7 +68,7 @@ impl Life {
                 status,
                 "DisruptionTarget",
                 ("True", "EvictionByEvictionAPI", message),
-            )
+            );
         });
         self.delete();
     }
@@ -156,7 +156,7 @@ impl Life {
             Ending::Deleted(exit) => {
                 self.tell("containers", 0, &state(exit));
                 self.status(|status| {
-                    status["phase"] = if exit.code == 0 { "Succeeded" } else { "Failed" }.into()
+                    status["phase"] = if exit.code == 0 { "Succeeded" } else { "Failed" }.into();
                 });
                 self.node.next_report(&self.cluster).await;
                 self.cluster.write(|state| state.remove(Kind::Pod, &self.uid));
@@ -181,7 +181,7 @@ impl Life {
                 status,
                 "DisruptionTarget",
                 ("True", "DeletionByTaintManager", message),
-            )
+            );
         });
         self.delete();
     }

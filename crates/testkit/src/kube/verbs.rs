@@ -151,12 +151,11 @@ pub(super) fn delete(cluster: &Cluster, call: &Call, spot: Spot<'_>, body: &[u8]
             .to_owned()
     };
     let propagation = match given("propagationPolicy").as_str() {
-        "Background" => Propagation::Background,
         "Foreground" => Propagation::Foreground,
         "Orphan" => Propagation::Orphan,
         // The trap: Jobs of batch/v1 leave their pods alone unless told otherwise.
         "" if spot.kind == Kind::Job => Propagation::Orphan,
-        "" => Propagation::Background,
+        "" | "Background" => Propagation::Background,
         other => {
             let message = format!(
                 "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: \"{other}\""

@@ -120,11 +120,11 @@ impl Watch {
     }
 
     async fn follow(&mut self) -> Ended {
-        let mut changed = self.cluster.changes();
+        let mut moved = self.cluster.changes();
         let (mut trouble_at, trouble) = self.trouble();
         let mut bookmark_at = Instant::now() + self.cluster.options.bookmarks;
         loop {
-            changed.mark_unchanged();
+            moved.mark_unchanged();
             let Some(changes) = self
                 .cluster
                 .read(|state| state.changes_after(self.cursor, self.kind))
@@ -138,7 +138,7 @@ impl Watch {
                 return Ended;
             }
             tokio::select! {
-                moved = changed.changed() => if moved.is_err() { return Ended },
+                told = moved.changed() => if told.is_err() { return Ended },
                 () = self.out.closed() => return Ended,
                 () = sleep_until(bookmark_at), if self.bookmarks => {
                     if self.bookmark(false).await.is_err() { return Ended }
