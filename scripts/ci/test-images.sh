@@ -3,7 +3,7 @@
 #
 #   scripts/ci/test-images.sh [--real] [IMAGE...]      IMAGE: api, worker, tools (default: all)
 #
-#   --real      compiles the programs in the build stage (some minutes; needs the toolchain of rust-toolchain.toml here).
+#   --real      compiles the programs in the build stage (some minutes; needs the toolchain of rust-toolchain.toml and the downloaded crates here).
 #               Without it the stage gets a `cargo` that hands out the programs that are already built, or scripts of that name.
 #
 # The bases are local tags made with debootstrap, and kept: a second call uses them again. Needs root, buildah, debootstrap.
@@ -91,19 +91,18 @@ make_debian() {
 
 # The toolchain of this machine, and its downloaded crates, in a Debian with a C compiler.
 make_rust() {
-    local home=${RUSTUP_HOME:-$HOME/.rustup} cargo=${CARGO_HOME:-$HOME/.cargo} chain
+    local cargo=${CARGO_HOME:-$HOME/.cargo} chain part
     if have "$rust"; then return; fi
     say "making $rust"
     chain=$(cd "$root" && rustc --print sysroot) || die "there is no Rust toolchain here"
     container=$(buildah from --pull-never "$debian")
     buildah run "$container" -- sh -c 'apt-get -qq update && apt-get -qq install -y --no-install-recommends ca-certificates gcc g++ make cmake libc6-dev perl pkg-config' \
         >"$work/log" 2>&1 || { tail -n 20 "$work/log"; die "the compiler could not be installed"; }
-    buildah add --quiet "$container" "$chain" "/usr/local/rustup/toolchains/$(basename "$chain")" >/dev/null
-    buildah add --quiet "$container" "$cargo/bin" /usr/local/cargo/bin >/dev/null
-    if [ -d "$cargo/registry/cache" ]; then buildah add --quiet "$container" "$cargo/registry/cache" /usr/local/cargo/registry/cache >/dev/null; fi
-    if [ -f "$home/settings.toml" ]; then buildah add --quiet "$container" "$home/settings.toml" /usr/local/rustup/settings.toml >/dev/null; fi
-    buildah config --env RUSTUP_HOME=/usr/local/rustup --env CARGO_HOME=/usr/local/cargo \
-        --env PATH=/usr/local/cargo/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$container"
+    # The programs of the toolchain themselves, without rustup; and what was downloaded, so that nothing has to be again.
+    for part in bin lib; do buildah add --quiet "$container" "$chain/$part" "/usr/local/rust/$part" >/dev/null || die "no room for the toolchain"; done
+    for part in cache index; do buildah add --quiet "$container" "$cargo/registry/$part" "/usr/local/cargo/registry/$part" >/dev/null; done
+    buildah config --env CARGO_HOME=/usr/local/cargo --env CARGO_NET_OFFLINE=true \
+        --env PATH=/usr/local/rust/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$container"
     commit "$rust"
 }
 
