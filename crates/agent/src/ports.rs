@@ -224,6 +224,10 @@ pub trait SandboxEvents: Send + Sync {
     /// Asked after a cancellation by a sandbox that outlives its worker: has the run ended, so that nothing of it is to go
     /// on? If not, the next worker goes on with the execution as it stands.
     fn has_ended(&self) -> impl Future<Output = bool> + Send;
+    /// W3C trace context of the call, for what runs elsewhere.
+    fn traceparent(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Nobody listens; a cancelled execution is over.
@@ -340,6 +344,10 @@ pub trait RunLog: Send + Sync {
     /// Whether the run has reached its end by another hand (stopped, timed out). `false` when nobody can say.
     fn has_ended(&self) -> impl Future<Output = bool> + Send {
         std::future::ready(false)
+    }
+    /// W3C trace context of the run.
+    fn traceparent(&self) -> Option<String> {
+        None
     }
     /// Shows a piece of a running step's output to whoever watches; never blocks, nothing is stored.
     fn show(&self, _step_id: StepId, _piece: OutputPiece) {}

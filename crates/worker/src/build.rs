@@ -8,6 +8,7 @@ use crate::health::Checks;
 use crate::held::HeldRuns;
 use crate::intake::{Intake, Progress};
 use crate::job_processor::{JobProcessor, JobRules, opening_line};
+use crate::kubernetes::Surroundings;
 use crate::lease::LeaseThread;
 use crate::log::with_sources;
 use crate::model::WithRetries;
@@ -55,7 +56,11 @@ pub(crate) async fn build(options: Options, shutdown: Shutdown) -> Result<App, S
     let parts = Parts::connect(options).await?;
     let worker = &parts.options.worker;
     let (sandbox, stored) = tokio::join!(
-        AnySandbox::start(&parts.options.sandbox, &parts.workspaces, &parts.redactor),
+        AnySandbox::start(
+            &parts.options.sandbox,
+            &parts.options.kubernetes,
+            parts.surroundings()
+        ),
         prepare_store(&parts.db, worker.db_auto_migrate, startup),
     );
     stored?;
@@ -109,6 +114,16 @@ impl Parts {
             ids,
             options,
         })
+    }
+
+    fn surroundings(&self) -> Surroundings {
+        Surroundings {
+            workspaces: self.workspaces.clone(),
+            store: self.options.s3.store.clone(),
+            redactor: self.redactor.clone(),
+            worker: self.worker.to_string(),
+            ids: self.ids.clone(),
+        }
     }
 
     fn orchestration(&self) -> Orchestration {

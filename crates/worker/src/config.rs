@@ -2,9 +2,10 @@
 
 use crate::backoff::Backoff;
 use crate::counting::CountingTools;
+use crate::kubernetes::KubernetesOptions;
 use crate::log::with_sources;
 use crate::model::{ModelOptions, SetupError};
-use crate::sandbox::SandboxOptions;
+use crate::sandbox::{SandboxOptions, ToolExecutor};
 use crate::workspace::S3Options;
 use agent::driver::OnUnknown;
 use agent::supervisor::Limits;
@@ -62,6 +63,8 @@ pub struct Options {
     #[command(flatten)]
     pub sandbox: SandboxOptions,
     #[command(flatten)]
+    pub kubernetes: KubernetesOptions,
+    #[command(flatten)]
     pub worker: WorkerOptions,
     #[command(flatten)]
     pub agent: AgentOptions,
@@ -70,6 +73,15 @@ pub struct Options {
 }
 
 impl Options {
+    /// Only where they count.
+    fn kubernetes_faults(&self) -> Faults {
+        if self.sandbox.tool_executor == ToolExecutor::Kubernetes {
+            self.kubernetes.faults()
+        } else {
+            Faults::default()
+        }
+    }
+
     /// What must not be stored, streamed or logged: the policy with the secrets of this process.
     pub fn redactor(&self) -> Redactor {
         let s3 = self.s3.store.keys().map(|(_, secret)| secret.to_owned());
@@ -242,6 +254,7 @@ impl Validate for Options {
         db_faults(&self.db)
             .merge(redis)
             .merge(model_faults(&self.model))
+            .merge(self.kubernetes_faults())
             .merge(self.worker.faults())
             .merge(self.agent.faults())
     }

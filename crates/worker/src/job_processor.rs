@@ -174,7 +174,10 @@ impl JobProcessor {
         tracing::info!(run_id = %run_id, job_id = %delivery.job.job_id, epoch,
             attempt = run.retry_count + 1, "run claimed");
         let snapshot = to_snapshot(snapshot, run.retry_count + 1);
-        let outcome = self.drive(snapshot, (epoch, &announcer), &tokens).await;
+        let traceparent = delivery.job.traceparent.clone();
+        let outcome = self
+            .drive(snapshot, (epoch, &announcer, &traceparent), &tokens)
+            .await;
         announcer.finish().await;
         tracing::info!(run_id = %run_id, outcome = ?outcome, "drive ended");
         self.settle().outcome(delivery, epoch, outcome).await
@@ -242,7 +245,7 @@ impl JobProcessor {
     async fn drive(
         &self,
         snapshot: Snapshot,
-        (epoch, announcer): (i64, &Announcer),
+        (epoch, announcer, traceparent): (i64, &Announcer, &str),
         tokens: &Tokens,
     ) -> Outcome {
         let run_id = snapshot.run_id;
@@ -262,6 +265,7 @@ impl JobProcessor {
             credits: self.credits.as_ref(),
             sweep: &self.sweep,
             live: &live,
+            traceparent,
         };
         let workspace = RunFiles(self.workspaces.of_run(&snapshot.user_id, run_id));
         let driver = Driver {

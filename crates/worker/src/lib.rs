@@ -23,6 +23,7 @@ pub mod health;
 pub mod held;
 pub mod intake;
 pub mod job_processor;
+pub mod kubernetes;
 pub mod lease;
 pub mod live;
 pub mod log;

@@ -4,7 +4,7 @@ use crate::figures;
 use crate::held::HeldRuns;
 use crate::live::Live;
 use agent::ports::{CommitError, OutputPiece, RunLog};
-use domain::breakage::{self, Breakage};
+use domain::breakage::{self, Breakage, CrashPoint, crash_at};
 use domain::change::Change;
 use domain::decide::Rejection;
 use domain::ids::{RunId, StepId};
@@ -33,6 +33,7 @@ pub struct FencedLog<'a> {
     pub credits: Option<&'a Credits>,
     pub sweep: &'a Sweep,
     pub live: &'a Live,
+    pub traceparent: &'a str,
 }
 
 impl RunLog for FencedLog<'_> {
@@ -40,9 +41,13 @@ impl RunLog for FencedLog<'_> {
         let settles = changes
             .iter()
             .any(|change| matches!(change, Change::StepSettled { .. }));
+        if settles {
+            crash_at(CrashPoint::BeforeSettle);
+        }
         let committed = self.written(changes).await;
         let Committed { events, .. } = committed.map_err(refusal)?;
         if settles {
+            crash_at(CrashPoint::AfterSettle);
             // The next renewal tells Redis that the count of crashes in a row starts again.
             self.held.update(self.run_id, |hold| hold.settled += 1);
         }
@@ -64,6 +69,10 @@ impl RunLog for FencedLog<'_> {
                 false
             }
         }
+    }
+
+    fn traceparent(&self) -> Option<String> {
+        (!self.traceparent.is_empty()).then(|| self.traceparent.to_owned())
     }
 
     fn show(&self, step_id: StepId, piece: OutputPiece) {

@@ -109,4 +109,8 @@ impl<L: RunLog> SandboxEvents for StepEvents<'_, L> {
     async fn has_ended(&self) -> bool {
         self.log.has_ended().await
     }
+
+    fn traceparent(&self) -> Option<String> {
+        self.log.traceparent()
+    }
 }

@@ -105,7 +105,8 @@ async fn cancelled_for_good(cancel: &CancellationToken) {
     tokio::time::sleep(ORDERLY).await;
 }
 
-fn check(request: &SandboxRequest) -> Result<(), SandboxError> {
+/// Refuses what no sandbox takes.
+pub(crate) fn check(request: &SandboxRequest) -> Result<(), SandboxError> {
     let dir = request.working_dir.as_str();
     let inside = dir == ROOT || dir.strip_prefix("/workspace/").is_some();
     if !inside || dir.split('/').any(|part| part == "..") || dir.contains('\0') {

@@ -25,14 +25,13 @@ mod scratch;
 mod watch;
 
 pub use local::LocalSandbox;
+pub(crate) use local::check;
 pub use options::{SandboxOptions, ToolExecutor};
 pub(crate) use output::text;
 
 use crate::figures::SandboxInUse;
-use crate::workspace::Workspaces;
+use crate::kubernetes::{KubernetesOptions, KubernetesSandbox, Surroundings};
 use agent::ports::{Program, Sandbox, SandboxError, SandboxEvents, SandboxOutput, SandboxRequest};
-use domain::Redactor;
-use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 /// No isolated execution: says what to set.
@@ -65,6 +64,7 @@ pub(crate) fn tool_name(program: &Program) -> &'static str {
 #[derive(Debug, Clone)]
 pub enum AnySandbox {
     Local(LocalSandbox),
+    Kubernetes(Box<KubernetesSandbox>),
     None(NoneSandbox),
 }
 
@@ -72,13 +72,27 @@ impl AnySandbox {
     /// Makes the chosen sandbox; the local one is tried on this host at once. Never fails: an unusable sandbox says
     /// why on each call and in [`AnySandbox::describe`].
     /// What programs print passes the redactor before anybody sees it.
-    pub async fn start(options: &SandboxOptions, workspaces: &Workspaces, redactor: &Arc<Redactor>) -> Self {
+    pub async fn start(
+        options: &SandboxOptions,
+        kubernetes: &KubernetesOptions,
+        around: Surroundings,
+    ) -> Self {
         match options.tool_executor {
             ToolExecutor::Local => {
-                let local = LocalSandbox::start(options, workspaces.clone(), redactor.clone()).await;
-                Self::Local(local)
+                Self::Local(LocalSandbox::start(options, around.workspaces, around.redactor).await)
+            }
+            ToolExecutor::Kubernetes => {
+                Self::Kubernetes(Box::new(KubernetesSandbox::start(kubernetes, around).await))
             }
             ToolExecutor::None => Self::None(NoneSandbox),
+        }
+    }
+
+    /// The cluster's, when tools run there.
+    pub fn kubernetes(&self) -> Option<&KubernetesSandbox> {
+        match self {
+            Self::Kubernetes(kubernetes) => Some(kubernetes),
+            Self::Local(_) | Self::None(_) => None,
         }
     }
 
@@ -86,6 +100,7 @@ impl AnySandbox {
     pub fn describe(&self) -> String {
         match self {
             Self::Local(local) => local.describe(),
+            Self::Kubernetes(kubernetes) => kubernetes.describe(),
             Self::None(_) => "no sandbox: TOOL_EXECUTOR=none".to_owned(),
         }
     }
@@ -98,17 +113,18 @@ impl Sandbox for AnySandbox {
         events: &impl SandboxEvents,
         cancel: &CancellationToken,
     ) -> Result<SandboxOutput, SandboxError> {
-        match self {
+        let done = match self {
             Self::Local(local) => {
-                let in_use = SandboxInUse::begin();
-                let done = local.run(request, events, cancel).await;
-                drop(in_use);
-                if matches!(done, Err(SandboxError::Unavailable(_) | SandboxError::Failed(_))) {
-                    metrics::counter!("agent_sandbox_errors_total").increment(1);
-                }
-                done
+                let _in_use = SandboxInUse::begin();
+                local.run(request, events, cancel).await
             }
-            Self::None(none) => none.run(request, events, cancel).await,
+            // Counts a sandbox from the moment there is one: a call may wait for its place.
+            Self::Kubernetes(kubernetes) => kubernetes.run(request, events, cancel).await,
+            Self::None(none) => return none.run(request, events, cancel).await,
+        };
+        if matches!(done, Err(SandboxError::Unavailable(_) | SandboxError::Failed(_))) {
+            metrics::counter!("agent_sandbox_errors_total").increment(1);
         }
+        done
     }
 }

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 pub enum ToolExecutor {
     /// Namespaces on this machine.
     Local,
+    /// Jobs in a Kubernetes cluster.
+    Kubernetes,
     /// Nowhere: both tools fail and say what to set.
     None,
 }

@@ -129,13 +129,10 @@ impl Archive<'_> {
 
     async fn put_all(
         &self,
-        contents: Receiver<Unpacked>,
+        mut contents: Receiver<Unpacked>,
         places: &Places,
     ) -> Result<HashMap<String, String>, WorkspaceError> {
-        let stream = futures::stream::unfold(contents, |mut contents| async move {
-            let next = contents.recv().await?;
-            Some((next, contents))
-        });
+        let stream = futures::stream::poll_fn(move |context| contents.poll_recv(context));
         let puts = stream.map(|(sha256, content, permit)| async move {
             let mut marks = vec![];
             for path in places.get(&sha256).into_iter().flatten() {
