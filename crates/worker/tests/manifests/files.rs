@@ -7,20 +7,20 @@ use std::path::{Path, PathBuf};
 
 /// One document of a file.
 #[derive(Debug)]
-pub struct Object {
-    pub file: PathBuf,
-    pub content: Value,
+pub(crate) struct Object {
+    pub(crate) file: PathBuf,
+    pub(crate) content: Value,
 }
 
 impl Object {
-    pub fn kind(&self) -> &str {
+    pub(crate) fn kind(&self) -> &str {
         self.content
             .get("kind")
             .and_then(Value::as_str)
             .unwrap_or_default()
     }
 
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         self.content
             .pointer("/metadata/name")
             .and_then(Value::as_str)
@@ -68,7 +68,7 @@ fn is_kustomization(file: &Path) -> bool {
 }
 
 /// Every object; what tells kustomize how to go about it is none.
-pub fn objects() -> Vec<Object> {
+pub(crate) fn objects() -> Vec<Object> {
     let settings = root().join("kustomizeconfig");
     files(&root())
         .into_iter()
@@ -82,7 +82,7 @@ pub fn objects() -> Vec<Object> {
         .collect()
 }
 
-pub fn kustomizations() -> Vec<(PathBuf, Value)> {
+pub(crate) fn kustomizations() -> Vec<(PathBuf, Value)> {
     files(&root())
         .into_iter()
         .filter(|file| is_kustomization(file))

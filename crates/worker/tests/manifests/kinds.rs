@@ -22,7 +22,7 @@ fn through<T: DeserializeOwned + Serialize>(content: &Value) -> Result<Value, Er
 }
 
 /// The object as its type understands it; nothing for kinds that are not of Kubernetes.
-pub fn read_back(content: &Value) -> Option<Result<Value, Error>> {
+pub(crate) fn read_back(content: &Value) -> Option<Result<Value, Error>> {
     let text = |name: &str| content.get(name).and_then(Value::as_str).unwrap_or_default();
     let read = match (text("apiVersion"), text("kind")) {
         ("v1", "ConfigMap") => through::<ConfigMap>,
@@ -53,7 +53,7 @@ pub fn read_back(content: &Value) -> Option<Result<Value, Error>> {
 }
 
 /// What the type does not have, and, for `whole` objects, what it needs and the file does not say.
-pub fn differences(file: &Value, read_back: &Value, whole: bool) -> Vec<String> {
+pub(crate) fn differences(file: &Value, read_back: &Value, whole: bool) -> Vec<String> {
     let mut found = Vec::new();
     compare(file, read_back, whole, "", &mut found);
     found

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 /// Types of a field's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Type {
+pub(crate) enum Type {
     Text,
     Number,
     Bool,
@@ -13,7 +13,7 @@ pub enum Type {
 }
 
 /// A field by its path, without the places in lists, and its type.
-pub type Table = &'static [(&'static str, Type)];
+pub(crate) type Table = &'static [(&'static str, Type)];
 
 use Type::{Bool, Number, Text, Texts};
 
@@ -95,7 +95,7 @@ const SCALED_OBJECT: Table = &[
 ];
 
 /// `kustomize.config.k8s.io/v1beta1`
-pub const KUSTOMIZATION: Table = &[
+pub(crate) const KUSTOMIZATION: Table = &[
     ("/namespace", Text),
     ("/resources", Text),
     ("/configurations", Text),
@@ -120,7 +120,7 @@ const COMMON: Table = &[
 ];
 
 /// The table of a kind.
-pub fn of(kind: &str) -> Option<Table> {
+pub(crate) fn of(kind: &str) -> Option<Table> {
     match kind {
         "ServiceMonitor" => Some(SERVICE_MONITOR),
         "PrometheusRule" => Some(PROMETHEUS_RULE),
@@ -130,7 +130,7 @@ pub fn of(kind: &str) -> Option<Table> {
 }
 
 /// Fields that are in neither table, or are of another type.
-pub fn unknown(content: &Value, table: Table) -> Vec<String> {
+pub(crate) fn unknown(content: &Value, table: Table) -> Vec<String> {
     let mut found = Vec::new();
     walk(content, table, "", &mut found);
     found
