@@ -5,12 +5,18 @@ use bootstrap::telemetry;
 use bootstrap::traces::Traces;
 use std::process::ExitCode;
 use std::time::Duration;
+use toolbox::confine;
 use worker::config::{Cli, Command};
 
 /// For tasks that outlive the drain.
 const LAST_LIMIT: Duration = Duration::from_millis(200);
 
 fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == confine::VERB) {
+        // A tool's process: nothing of a worker may have begun.
+        return confine::exec(arguments);
+    }
     telemetry::crypto();
     let cli: Cli = parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread()

@@ -4,7 +4,8 @@ use super::code::CODE_DIR;
 use super::host::Host;
 use super::limits::{Limits, SHM_BYTES, TMP_BYTES};
 use super::scratch::StepDir;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use toolbox::confine::{self, Policy};
 use toolbox::launch::ENVIRONMENT;
 
 /// Id inside.
@@ -20,8 +21,26 @@ const ETC: [&str; 6] = [
     "/etc/localtime",
     "/etc/mime.types",
 ];
-/// Written by the first process inside, so that a failure of bubblewrap is told from one of the program.
+/// [`confine::Mark`]: tells a failure of bubblewrap or of the confinement from one of the program.
 pub(super) const STARTED: &str = "started";
+const STATE_DIR: &str = "/run/state";
+/// Our own program inside, which confines itself and becomes the tool; the tool itself cannot open it.
+const CONFINER: &str = "/run/confine";
+const WRITABLE: [&str; 11] = [
+    "/workspace",
+    "/tmp",
+    "/dev/shm",
+    "/dev/null",
+    "/dev/zero",
+    "/dev/full",
+    "/dev/random",
+    "/dev/urandom",
+    "/dev/tty",
+    "/dev/pts",
+    "/dev/ptmx",
+];
+/// Beside [`SYSTEM_DIRS`].
+const READABLE: [&str; 5] = ["/usr", "/etc", "/proc", "/dev", CODE_DIR];
 
 /// The arguments for running `argv` in `dir`; the first is the program to execute.
 pub(super) fn arguments(
@@ -35,14 +54,27 @@ pub(super) fn arguments(
     line.namespaces(host);
     line.system();
     line.own(dir);
+    line.add(["--ro-bind", &host.program.display().to_string(), CONFINER]);
     line.add(["--chdir", working_dir, "--"]);
-    // Marks the start, then becomes the program.
-    let start = format!(": > /run/state/{STARTED} && exec \"$@\"");
-    line.add([host.tools.sh.display().to_string().as_str(), "-c", &start, "sh"]);
-    line.add([host.prlimit.display().to_string().as_str()]);
-    line.0.extend(limits.arguments());
+    // Confines itself, marks the start, then becomes the program.
+    line.add([CONFINER, confine::VERB, &policy(limits), "--"]);
     line.0.extend_from_slice(argv);
     line.0
+}
+
+/// The second wall, inside the first: should a program find a way to other files or processes, it may still not open or
+/// signal them. The network is the namespace's own, in which programs may talk to each other.
+fn policy(limits: &Limits) -> String {
+    let paths = |list: &[&str]| list.iter().map(PathBuf::from).collect::<Vec<_>>();
+    let policy = Policy {
+        writable: paths(&WRITABLE),
+        readable: [paths(&SYSTEM_DIRS), paths(&READABLE)].concat(),
+        network: true,
+        limits: limits.of_each_process(),
+        mark: Some(Path::new(STATE_DIR).join(STARTED)),
+    };
+    // Paths of our own and numbers: there is nothing in it that has no JSON.
+    serde_json::to_string(&policy).unwrap_or_default()
 }
 
 struct Line(Vec<String>);
@@ -100,7 +132,7 @@ impl Line {
             self.add(["--ro-bind", &format!("{stubs}/{name}"), &format!("/etc/{name}")]);
         }
         self.add(["--ro-bind", &dir.code().display().to_string(), CODE_DIR]);
-        self.add(["--bind", &dir.state().display().to_string(), "/run/state"]);
+        self.add(["--bind", &dir.state().display().to_string(), STATE_DIR]);
         self.add(["--bind", &dir.workspace().display().to_string(), "/workspace"]);
         // The root and /dev are memory without a size: not for writing.
         self.add(["--remount-ro", "/dev", "--remount-ro", "/"]);

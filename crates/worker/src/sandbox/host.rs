@@ -11,7 +11,8 @@ const UNPRIVILEGED_ID: u32 = 64_999;
 #[derive(Debug, Clone)]
 pub(super) struct Host {
     pub bwrap: PathBuf,
-    pub prlimit: PathBuf,
+    /// Our own program, by a path that the sandbox's user can open.
+    pub program: PathBuf,
     pub tools: Toolchain,
     /// This bwrap can forbid further user namespaces.
     pub can_disable_userns: bool,
@@ -20,11 +21,11 @@ pub(super) struct Host {
 }
 
 impl Host {
-    /// Looks the machine over.
+    /// Looks the machine over. `program` is one of ours that knows [`toolbox::confine::VERB`].
     ///
     /// # Errors
     /// What is missing and how to get it.
-    pub(super) fn find() -> Result<Self, String> {
+    pub(super) fn find(program: &Path) -> Result<Self, String> {
         if !cfg!(target_os = "linux") {
             return Err("TOOL_EXECUTOR=local needs Linux: set TOOL_EXECUTOR=kubernetes or none".to_owned());
         }
@@ -35,7 +36,7 @@ impl Host {
         let help = output(&bwrap, "--help")?;
         Ok(Self {
             can_disable_userns: help.contains("--disable-userns"),
-            prlimit: need("prlimit", "util-linux")?,
+            program: program.to_owned(),
             tools: tools()?,
             drop_to: nix::unistd::geteuid().is_root().then_some(UNPRIVILEGED_ID),
             bwrap,

@@ -2,6 +2,7 @@
 
 use agent::ports::Program;
 use std::time::Duration;
+use toolbox::confine;
 
 const MIB: u64 = 1024 * 1024;
 /// CPU time beyond the time limit, so that the clock decides and not this.
@@ -38,18 +39,14 @@ impl Limits {
         }
     }
 
-    /// Arguments of `prlimit`, which is run inside the namespaces: there processes are counted per sandbox.
-    /// Data is limited and not address space, of which some runtimes reserve much without using it.
-    pub(super) fn arguments(&self) -> Vec<String> {
-        [
-            ("data", self.memory_bytes),
-            ("nproc", self.processes),
-            ("cpu", self.cpu_seconds),
-            ("fsize", FILE_BYTES),
-            ("nofile", OPEN_FILES),
-            ("core", 0),
-        ]
-        .map(|(name, value)| format!("--{name}={value}:{value}"))
-        .to_vec()
+    /// Set inside the namespaces: there processes are counted per sandbox.
+    pub(super) fn of_each_process(&self) -> confine::Limits {
+        confine::Limits {
+            data_bytes: Some(self.memory_bytes),
+            processes: Some(self.processes),
+            cpu_seconds: Some(self.cpu_seconds),
+            file_bytes: Some(FILE_BYTES),
+            open_files: Some(OPEN_FILES),
+        }
     }
 }

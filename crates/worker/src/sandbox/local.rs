@@ -9,6 +9,7 @@ use crate::workspace::{Manifest, RunWorkspace, Workspaces};
 use agent::ports::{Sandbox, SandboxError, SandboxEvents, SandboxOutput, SandboxRequest};
 use domain::Redactor;
 use domain::tool::ArtifactRef;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -26,9 +27,27 @@ pub struct LocalSandbox {
 }
 
 impl LocalSandbox {
-    /// Looks the machine over and proves the isolation with a harmless program.
+    /// Looks the machine over and proves the isolation with a harmless program. This very program must be one that
+    /// looks for [`toolbox::confine::VERB`] before all else.
     pub async fn start(options: &SandboxOptions, workspaces: Workspaces, redactor: Arc<Redactor>) -> Self {
-        let machine = Machine::start(options, redactor).await;
+        match std::env::current_exe() {
+            Ok(program) => Self::start_with(&program, options, workspaces, redactor).await,
+            Err(error) => Self {
+                machine: Arc::new(Err(format!("this program cannot find itself: {error}"))),
+                workspaces,
+            },
+        }
+    }
+
+    /// The same with another program that knows that word: `agent-worker`, for programs that have a sandbox beside their own
+    /// purpose.
+    pub async fn start_with(
+        program: &Path,
+        options: &SandboxOptions,
+        workspaces: Workspaces,
+        redactor: Arc<Redactor>,
+    ) -> Self {
+        let machine = Machine::start(options, program, redactor).await;
         if let Err(reason) = &machine {
             tracing::warn!(
                 reason,

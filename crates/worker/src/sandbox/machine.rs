@@ -9,15 +9,18 @@ use super::output::Capture;
 use super::probe;
 use super::process::{Spawner, Tree};
 use super::scratch::{Scratch, StepDir};
+use super::tool_name;
 use super::watch::Watch;
 use agent::ports::{SandboxError, SandboxOutput, SandboxRequest};
 use domain::Redactor;
 use std::fmt::Display;
+use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use toolbox::confine::{self, Mark};
 use toolbox::launch::Launch;
 
 /// A workspace may grow beyond its limit by this much before the program is ended (temporary files).
@@ -48,9 +51,16 @@ pub(super) fn failed(error: impl Display) -> SandboxError {
 }
 
 impl Machine {
-    pub(super) async fn start(options: &SandboxOptions, redactor: Arc<Redactor>) -> Result<Self, String> {
-        let host = Host::find()?;
+    /// `program`: one of ours that knows [`confine::VERB`].
+    pub(super) async fn start(
+        options: &SandboxOptions,
+        program: &Path,
+        redactor: Arc<Redactor>,
+    ) -> Result<Self, String> {
+        let mut host = Host::find(program)?;
         let scratch = Scratch::open(options.tool_scratch_dir.as_deref(), host.drop_to)?;
+        let seen = scratch.program(program);
+        host.program = seen.map_err(|error| format!("cannot use {}: {error}", program.display()))?;
         let spawner =
             Spawner::start().map_err(|error| format!("the sandbox cannot start a thread: {error}"))?;
         let machine = Self {
@@ -71,7 +81,8 @@ impl Machine {
             .drop_to
             .map_or_else(|| "our own user".to_owned(), |id| format!("user {id}"));
         format!(
-            "bubblewrap namespaces as {id}, process limits, {}",
+            "bubblewrap namespaces as {id}, {}, a filter of system calls, process limits, {}",
+            confine::facts().describe(),
             self.cgroups.describe()
         )
     }
@@ -102,8 +113,8 @@ impl Machine {
         let out_of_memory = group.ran_out_of_memory();
         group.close().await;
         let ending = ending?;
-        if !step.state().join(STARTED).exists() && matches!(ending, Ending::Exited(_)) {
-            return Err(did_not_start(&request.working_dir, &stderr));
+        if matches!(ending, Ending::Exited(_)) {
+            started_well(&Mark::read(&step.state().join(STARTED)), request, &stderr)?;
         }
         let (exit_code, ended_by) = told(&ending, out_of_memory);
         Ok(SandboxOutput {
@@ -122,12 +133,23 @@ impl Machine {
     }
 }
 
-/// bubblewrap gave up before the program: the directory is not there, or the machinery failed.
-fn did_not_start(working_dir: &str, stderr: &str) -> SandboxError {
-    if stderr.contains("Can't chdir") {
-        return SandboxError::InvalidInput(format!("working_dir {working_dir} does not exist"));
+/// Tells an end of the program from one before it: bubblewrap or the confinement gave up, or the directory is not there.
+fn started_well(mark: &Mark, request: &SandboxRequest, stderr: &str) -> Result<(), SandboxError> {
+    match mark {
+        Mark::Started => Ok(()),
+        Mark::NotReached if stderr.contains("Can't chdir") => {
+            let dir = &request.working_dir;
+            Err(SandboxError::InvalidInput(format!(
+                "working_dir {dir} does not exist"
+            )))
+        }
+        Mark::NotReached => Err(failed(format!("the program was not started: {}", stderr.trim()))),
+        Mark::NotExecuted(reason) => Err(failed(format!("the program was not started: {reason}"))),
+        Mark::Refused(reason) => Err(SandboxError::Unavailable(format!(
+            "{} is not available: the program could not be confined: {reason}",
+            tool_name(&request.program)
+        ))),
     }
-    SandboxError::Failed(format!("the program was not started: {}", stderr.trim()))
 }
 
 /// Waits for one of the ends and makes sure that nothing is left.

@@ -3,6 +3,8 @@
 //! Invariants:
 //! - A program runs in its own user, mount, pid, network, ipc, uts and cgroup namespaces or not at all; there is no
 //!   fallback to a bare process. The first use proves it on this host (`probe`).
+//! - Inside, it is confined once more (`toolbox::confine`): Landlock on files, a filter of system calls, limits. Our own
+//!   program does that as its hidden first argument, and becomes the tool.
 //! - It never has our user id's rights outside: as root we give up root first, because a process whose id outside
 //!   is 0 may write `/proc/sys` and is exempt from process limits even inside namespaces.
 //! - It sees `/usr`, a stub of `/etc`, its own `/proc`, `/dev` and `/tmp`, and `/workspace`; its environment holds

@@ -68,7 +68,17 @@ async fn files_of_the_host_cannot_be_seen() {
     let passwd = setup.sh("cat /etc/passwd").await.stdout;
     assert_eq!(passwd.lines().count(), 1);
     let tmp = setup.sh("ls -A /tmp; ls /run").await.stdout;
-    assert_eq!(tmp, "code\nstate\n");
+    assert_eq!(tmp, "code\nconfine\nstate\n");
+    // Named, but not to be opened.
+    let own = setup
+        .sh("cat /run/confine; cat /run/state/started; echo x > /run/state/started")
+        .await;
+    assert_eq!(
+        own.stderr.matches("ermission denied").count(),
+        3,
+        "{}",
+        own.stderr
+    );
     assert_eq!(setup.sh("ls -A /workspace").await.stdout, "");
 }
 

@@ -10,6 +10,8 @@ use worker::sandbox::{LocalSandbox, SandboxOptions, ToolExecutor};
 use worker::workspace::{MemoryObjects, Objects, RunWorkspace, Workspaces};
 
 pub(crate) const RUN: RunId = RunId(uuid::Uuid::from_u128(7));
+/// Confines itself and becomes the tool.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_agent-worker");
 const MIB: u64 = 1024 * 1024;
 
 pub(crate) struct Setup {
@@ -38,7 +40,8 @@ pub(crate) async fn start_on(workspaces: Workspaces) -> Setup {
         tool_scratch_dir: Some(scratch.path().join("s")),
     };
     let files = workspaces.of_run(&user(), RUN);
-    let sandbox = LocalSandbox::start(&options, workspaces, std::sync::Arc::default()).await;
+    let sandbox =
+        LocalSandbox::start_with(PROGRAM.as_ref(), &options, workspaces, std::sync::Arc::default()).await;
     assert!(sandbox.is_available(), "{}", sandbox.describe());
     Setup {
         sandbox,
