@@ -307,13 +307,22 @@ mod tests {
             std::fs::remove_dir(&busy)?;
             std::fs::write(&busy, "")?;
         }
-        files.iter().try_for_each(|file| std::fs::write(dir.join(file), ""))
+        files
+            .iter()
+            .try_for_each(|file| std::fs::write(dir.join(file), ""))
     }
 
     fn make_v1(dir: &Path) -> io::Result<()> {
         std::fs::create_dir(dir)?;
-        let files = ["cgroup.procs", "memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "pids.max"];
-        files.iter().try_for_each(|file| std::fs::write(dir.join(file), ""))
+        let files = [
+            "cgroup.procs",
+            "memory.limit_in_bytes",
+            "memory.memsw.limit_in_bytes",
+            "pids.max",
+        ];
+        files
+            .iter()
+            .try_for_each(|file| std::fs::write(dir.join(file), ""))
     }
 
     fn limits() -> Limits {
@@ -393,6 +402,9 @@ mod tests {
         for file in ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"] {
             assert_eq!(read(&group.dirs[0].join(file)), (512 << 20).to_string());
         }
-        assert_eq!(read(&group.dirs[1].join("pids.max")), (64 + OWN_PROCESSES).to_string());
+        assert_eq!(
+            read(&group.dirs[1].join("pids.max")),
+            (64 + OWN_PROCESSES).to_string()
+        );
     }
 }

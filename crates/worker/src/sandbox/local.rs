@@ -77,7 +77,7 @@ impl LocalSandbox {
         &self,
         machine: &Machine,
         request: &SandboxRequest,
-        cancel: &CancellationToken,
+        (events, cancel): (&impl SandboxEvents, &CancellationToken),
     ) -> Result<SandboxOutput, SandboxError> {
         let launch = launch(&request.program, &machine.host.tools)?;
         let step = machine.scratch.step().map_err(failed)?;
@@ -86,7 +86,7 @@ impl LocalSandbox {
             step.write_code(name, text).map_err(failed)?;
         }
         let mut output = machine
-            .run(request, &launch, &step, (cancel, files.max_bytes))
+            .run(request, &launch, &step, (events, cancel, files.max_bytes))
             .await?;
         output.artifacts = files.store(&step).await?;
         output.ephemeral_workspace = files.workspace.is_none();
@@ -98,7 +98,7 @@ impl Sandbox for LocalSandbox {
     async fn run(
         &self,
         request: &SandboxRequest,
-        _events: &impl SandboxEvents,
+        events: &impl SandboxEvents,
         cancel: &CancellationToken,
     ) -> Result<SandboxOutput, SandboxError> {
         check(request)?;
@@ -110,7 +110,7 @@ impl Sandbox for LocalSandbox {
         })?;
         tokio::select! {
             biased;
-            result = self.execute(machine, request, cancel) => result,
+            result = self.execute(machine, request, (events, cancel)) => result,
             // Before and after the program there are transfers, which may simply be dropped.
             () = cancelled_for_good(cancel) => Err(SandboxError::Cancelled),
         }

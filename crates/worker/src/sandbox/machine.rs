@@ -5,19 +5,20 @@ use super::cgroup::Cgroups;
 use super::host::Host;
 use super::limits::Limits;
 use super::options::SandboxOptions;
-use super::output::Capture;
+use super::output::{Capture, Live};
 use super::probe;
 use super::process::{Spawner, Tree};
 use super::scratch::{Scratch, StepDir};
 use super::tool_name;
 use super::watch::Watch;
-use agent::ports::{SandboxError, SandboxOutput, SandboxRequest};
+use agent::ports::{OutputPiece, OutputStream, SandboxError, SandboxEvents, SandboxOutput, SandboxRequest};
 use domain::Redactor;
 use std::fmt::Display;
 use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use toolbox::confine::{self, Mark};
@@ -25,6 +26,8 @@ use toolbox::launch::Launch;
 
 /// A workspace may grow beyond its limit by this much before the program is ended (temporary files).
 const WORKSPACE_SLACK_BYTES: u64 = 256 * 1024 * 1024;
+/// Pieces of output that wait to be told before a program must wait itself.
+const PIECES: usize = 16;
 /// Shells and bubblewrap tell the end by signal n as exit code 128 + n.
 const SIGNALLED: i32 = 128;
 const LAST_SIGNAL: i32 = 64;
@@ -93,7 +96,33 @@ impl Machine {
         request: &SandboxRequest,
         launch: &Launch,
         step: &StepDir,
-        (cancel, max_bytes): (&CancellationToken, u64),
+        (events, cancel, max_bytes): (&impl SandboxEvents, &CancellationToken, u64),
+    ) -> Result<SandboxOutput, SandboxError> {
+        let (told, mut pieces) = mpsc::channel(PIECES);
+        let watch = Watch {
+            memory_bytes: Limits::of(&request.program, request.timeout).memory_bytes,
+            workspace: step.workspace(),
+            workspace_bytes: max_bytes.saturating_add(WORKSPACE_SLACK_BYTES),
+        };
+        let listening = async {
+            while let Some(piece) = pieces.recv().await {
+                events.output(piece);
+            }
+        };
+        // The pieces end with the two streams, these before the execution.
+        tokio::join!(
+            self.execute(request, launch, step, (cancel, &watch, told)),
+            listening
+        )
+        .0
+    }
+
+    async fn execute(
+        &self,
+        request: &SandboxRequest,
+        launch: &Launch,
+        step: &StepDir,
+        (cancel, watch, told): (&CancellationToken, &Watch, mpsc::Sender<OutputPiece>),
     ) -> Result<SandboxOutput, SandboxError> {
         let started = Instant::now();
         let limits = Limits::of(&request.program, request.timeout);
@@ -101,14 +130,11 @@ impl Machine {
         let argv = arguments(&self.host, step, &request.working_dir, &limits, &launch.argv);
         let tree = Tree::start(&self.spawner, &argv, &group, self.host.drop_to).await;
         let (mut tree, stdout, stderr) = tree.map_err(failed)?;
-        let stdout = Capture::start(stdout, self.redactor.chunks());
-        let stderr = Capture::start(stderr, self.redactor.chunks());
-        let watch = Watch {
-            memory_bytes: limits.memory_bytes,
-            workspace: step.workspace(),
-            workspace_bytes: max_bytes.saturating_add(WORKSPACE_SLACK_BYTES),
-        };
-        let ending = supervise(&mut tree, request.timeout, cancel, &watch).await;
+        let live = |stream| Live::new(stream, told.clone());
+        let stdout = Capture::start(stdout, self.redactor.chunks(), live(OutputStream::Stdout));
+        let stderr = Capture::start(stderr, self.redactor.chunks(), live(OutputStream::Stderr));
+        drop(told);
+        let ending = supervise(&mut tree, request.timeout, cancel, watch).await;
         let ((stdout, cut_out), (stderr, cut_err)) = (stdout.finish().await, stderr.finish().await);
         let out_of_memory = group.ran_out_of_memory();
         group.close().await;
@@ -116,21 +142,28 @@ impl Machine {
         if matches!(ending, Ending::Exited(_)) {
             started_well(&Mark::read(&step.state().join(STARTED)), request, &stderr)?;
         }
-        let (exit_code, ended_by) = told(&ending, out_of_memory);
+        let (exit_code, ended_by) = told_of(&ending, out_of_memory);
         Ok(SandboxOutput {
             stdout,
             stderr,
             truncated: cut_out || cut_err,
             exit_code,
             timed_out: matches!(ending, Ending::TimedOut),
+            warnings: killed_child(exit_code, out_of_memory),
             ended_by,
             duration_ms: started.elapsed().as_millis() as i64,
             artifacts: vec![],
             ephemeral_workspace: false,
             changes: vec![],
-            warnings: vec![],
         })
     }
+}
+
+/// A program may go on without a process that was killed for want of memory, and end well.
+fn killed_child(exit_code: Option<i32>, out_of_memory: bool) -> Vec<String> {
+    let warning = || "a process of the program was killed: out of memory".to_owned();
+    let unseen = out_of_memory && exit_code == Some(0);
+    unseen.then(warning).into_iter().collect()
 }
 
 /// Tells an end of the program from one before it: bubblewrap or the confinement gave up, or the directory is not there.
@@ -176,7 +209,7 @@ async fn supervise(
 }
 
 /// Exit code and what to say about an end that was none of the program's own.
-fn told(ending: &Ending, out_of_memory: bool) -> (Option<i32>, Option<String>) {
+fn told_of(ending: &Ending, out_of_memory: bool) -> (Option<i32>, Option<String>) {
     let memory = || out_of_memory.then(|| "out of memory".to_owned());
     match ending {
         Ending::TimedOut => (None, Some("time limit".to_owned())),

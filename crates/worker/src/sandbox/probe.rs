@@ -2,7 +2,7 @@
 
 use super::code::launch;
 use super::machine::Machine;
-use agent::ports::{Program, SandboxError, SandboxRequest};
+use agent::ports::{Program, SandboxError, SandboxRequest, Unheard};
 use domain::{Ids, RunId, StepId, SystemIds, UserId};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -50,7 +50,12 @@ pub(super) async fn prove(machine: &Machine) -> Result<(), String> {
         .map_err(|error| format!("cannot make a directory: {error}"))?;
     let launch = launch(&request.program, &machine.host.tools).map_err(|error| error.to_string())?;
     let output = machine
-        .run(&request, &launch, &step, (&CancellationToken::new(), u64::MAX))
+        .run(
+            &request,
+            &launch,
+            &step,
+            (&Unheard, &CancellationToken::new(), u64::MAX),
+        )
         .await;
     let output = output.map_err(|error| explain(&error))?;
     let seen: Vec<&str> = output.stdout.lines().collect();

@@ -1,0 +1,108 @@
+//! Names and links.
+
+use super::Backend;
+use agent::ports::{SandboxError, WorkspaceError};
+
+pub(crate) async fn names_of_any_script_and_with_odd_characters_survive(backend: &Backend) {
+    let case = backend.case();
+    let names = [
+        "-dash",
+        " leading space",
+        "a b",
+        "a%2Fb",
+        "a+b",
+        "a#b?c&d=e",
+        "quote'\"",
+        "ünïcödé/naïve.txt",
+        "日本語/ファイル",
+        "emoji-🦀",
+        "..hidden",
+        "...",
+        "semi;colon",
+        "star*",
+        "tab\tin",
+        "x=y",
+    ];
+    for name in names {
+        case.write(name, name).await;
+    }
+    // Each is seen as it is, and each comes back changed.
+    let source = "import os\nfor root, _, files in os.walk('.'):\n    for name in files:\n        \
+         path = os.path.join(root, name)\n        text = open(path).read()\n        \
+         assert os.path.normpath(path) == text, (path, text)\n        open(path, 'w').write(text + '!')\n\
+         os.makedirs('neu/äö'); open('neu/äö/ß', 'w').write('neu')\nprint('fine')";
+    let output = case.python(source).await;
+    assert_eq!(output.stdout, "fine\n", "{}", output.stderr);
+    for name in names {
+        assert_eq!(case.read(name).await, format!("{name}!"));
+    }
+    assert_eq!(case.read("neu/äö/ß").await, "neu");
+    assert_eq!(case.names().await.len(), names.len() + 1);
+}
+
+pub(crate) async fn names_that_no_path_may_have_fail_the_step(backend: &Backend) {
+    let case = backend.case();
+    let error = case
+        .run(&case.shell(r"echo x > fine; echo x > 'a\b'"))
+        .await
+        .unwrap_err();
+    assert_eq!(error.to_string(), r"Invalid path: a\b");
+    let long = "d=$(printf 'x%.0s' $(seq 200)); mkdir -p $d/$d; echo x > $d/$d/$d; echo x > fine";
+    let error = case.run(&case.shell(long)).await.unwrap_err();
+    assert!(
+        matches!(&error, SandboxError::Workspace(WorkspaceError::InvalidPath(path)) if path.len() > 512),
+        "{error}"
+    );
+    assert!(case.names().await.is_empty());
+}
+
+pub(crate) async fn links_are_neither_followed_nor_stored(backend: &Backend) {
+    let case = backend.case();
+    let outside = tempfile::tempdir().unwrap();
+    std::fs::write(outside.path().join("secret"), "top").unwrap();
+    let target = outside.path().display();
+    let command = format!(
+        "ln -s {target}/secret a; ln -s {target} d; ln -s /etc/passwd p; ln -s ../../../../etc/shadow r; ln -s . loop; \
+         mkfifo f; echo x > real; ln real hard; ln -s real inside; echo done"
+    );
+    assert_eq!(case.text(&command).await, "done\n");
+    assert_eq!(case.names().await, ["hard", "real"]);
+}
+
+pub(crate) async fn a_file_that_became_a_link_is_gone_from_the_store(backend: &Backend) {
+    let case = backend.case();
+    case.write("doc", "mine").await;
+    case.write("sub/file", "mine").await;
+    case.text("rm -r doc sub; ln -s /etc/passwd doc; ln -s /etc sub")
+        .await;
+    assert!(case.names().await.is_empty());
+}
+
+pub(crate) async fn removed_permissions_hide_nothing(backend: &Backend) {
+    let case = backend.case();
+    case.text("mkdir d; echo x > d/f; chmod 0 d/f d").await;
+    assert_eq!(case.names().await, ["d/f"]);
+    assert_eq!(case.text("cat d/f").await, "x\n");
+}
+
+pub(crate) async fn our_own_directory_is_not_touched(backend: &Backend) {
+    let case = backend.case();
+    case.text("mkdir .agent; echo x > .agent/state; mkdir sub; mkdir sub/.agent; echo y > seen")
+        .await;
+    assert_eq!(case.names().await, ["seen"]);
+}
+
+pub(crate) async fn the_working_directory_is_the_asked_one(backend: &Backend) {
+    let case = backend.case();
+    case.write("sub dir/file", "x").await;
+    let mut request = case.shell("pwd; cat file; echo y > made");
+    request.working_dir = "/workspace/sub dir".to_owned();
+    assert_eq!(case.run(&request).await.unwrap().stdout, "/workspace/sub dir\nx");
+    assert_eq!(case.names().await, ["sub dir/file", "sub dir/made"]);
+    request.working_dir = "/workspace/missing".to_owned();
+    let error = case.run(&request).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "Invalid input: working_dir /workspace/missing does not exist"
+    );
+}
