@@ -2,6 +2,7 @@
 
 use crate::config::{Options, Target};
 use crate::log::with_sources;
+use crate::sandbox::{LocalSandbox, ToolExecutor};
 use crate::workspace::Workspaces;
 use domain::SystemClock;
 use queue::Queue;
@@ -66,6 +67,21 @@ async fn one(options: &Options, target: Target) -> Result<String, String> {
             model.check().await?;
             Ok(model.describe())
         }
+        Target::Sandbox => sandbox(options).await,
+    }
+}
+
+/// Runs a harmless program isolated, and tells what holds it.
+async fn sandbox(options: &Options) -> Result<String, String> {
+    if options.sandbox.tool_executor != ToolExecutor::Local {
+        return Ok("programs do not run on this machine: TOOL_EXECUTOR is not local".to_owned());
+    }
+    let workspaces = Workspaces::from_options(&options.s3);
+    let sandbox = LocalSandbox::start(&options.sandbox, workspaces, Arc::default()).await;
+    if sandbox.is_available() {
+        Ok(sandbox.describe())
+    } else {
+        Err(sandbox.describe())
     }
 }
 

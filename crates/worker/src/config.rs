@@ -48,6 +48,8 @@ pub enum Target {
     Redis,
     S3,
     Model,
+    /// Isolation of shell and code on this machine; only when it is named
+    Sandbox,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -42,24 +42,50 @@ const WRITABLE: [&str; 11] = [
 /// Beside [`SYSTEM_DIRS`].
 const READABLE: [&str; 5] = ["/usr", "/etc", "/proc", "/dev", CODE_DIR];
 
-/// The arguments for running `argv` in `dir`; the first is the program to execute.
-pub(super) fn arguments(
+/// How bubblewrap is started.
+#[derive(Debug)]
+pub(super) struct Invocation {
+    /// The program to execute and its arguments.
+    pub argv: Vec<String>,
+    /// Its options, read from standard input: they name our directories, and what is on a command line can be seen inside.
+    /// Cut short, they lack the program to start, which is last.
+    pub options: Vec<u8>,
+}
+
+/// For running `argv` in `dir`.
+pub(super) fn invocation(
     host: &Host,
     dir: &StepDir,
     working_dir: &str,
     limits: &Limits,
     argv: &[String],
-) -> Vec<String> {
-    let mut line = Line(vec![host.bwrap.display().to_string()]);
-    line.namespaces(host);
-    line.system();
-    line.own(dir);
-    line.add(["--ro-bind", &host.program.display().to_string(), CONFINER]);
-    line.add(["--chdir", working_dir, "--"]);
+) -> Invocation {
+    let mut options = Line(vec![]);
+    options.namespaces(host);
+    options.system();
+    options.own(dir);
+    options.add([
+        "--chdir",
+        working_dir,
+        "--ro-bind",
+        &host.program.display().to_string(),
+        CONFINER,
+    ]);
+    // The root and /dev are memory without a size: not for writing.
+    options.add(["--remount-ro", "/dev", "--remount-ro", "/"]);
+    let mut command = Line(vec![host.bwrap.display().to_string()]);
+    command.add(["--args", "0", "--"]);
     // Confines itself, marks the start, then becomes the program.
-    line.add([CONFINER, confine::VERB, &policy(limits), "--"]);
-    line.0.extend_from_slice(argv);
-    line.0
+    command.add([CONFINER, confine::VERB, &policy(limits), "--"]);
+    command.0.extend_from_slice(argv);
+    Invocation {
+        argv: command.0,
+        options: options
+            .0
+            .iter()
+            .flat_map(|option| [option.as_bytes(), &[0]].concat())
+            .collect(),
+    }
 }
 
 /// The second wall, inside the first: should a program find a way to other files or processes, it may still not open or
@@ -134,7 +160,5 @@ impl Line {
         self.add(["--ro-bind", &dir.code().display().to_string(), CODE_DIR]);
         self.add(["--bind", &dir.state().display().to_string(), STATE_DIR]);
         self.add(["--bind", &dir.workspace().display().to_string(), "/workspace"]);
-        // The root and /dev are memory without a size: not for writing.
-        self.add(["--remount-ro", "/dev", "--remount-ro", "/"]);
     }
 }

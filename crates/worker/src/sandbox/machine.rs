@@ -1,6 +1,6 @@
 //! One machine's means of isolation, and one execution with them.
 
-use super::bubblewrap::{STARTED, arguments};
+use super::bubblewrap::{STARTED, invocation};
 use super::cgroup::Cgroups;
 use super::host::Host;
 use super::limits::Limits;
@@ -127,8 +127,8 @@ impl Machine {
         let started = Instant::now();
         let limits = Limits::of(&request.program, request.timeout);
         let group = self.cgroups.group(&step.name(), &limits).map_err(failed)?;
-        let argv = arguments(&self.host, step, &request.working_dir, &limits, &launch.argv);
-        let tree = Tree::start(&self.spawner, &argv, &group, self.host.drop_to).await;
+        let bwrap = invocation(&self.host, step, &request.working_dir, &limits, &launch.argv);
+        let tree = Tree::start(&self.spawner, &bwrap, &group, self.host.drop_to).await;
         let (mut tree, stdout, stderr) = tree.map_err(failed)?;
         let live = |stream| Live::new(stream, told.clone());
         let stdout = Capture::start(stdout, self.redactor.chunks(), live(OutputStream::Stdout));

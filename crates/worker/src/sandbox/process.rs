@@ -4,10 +4,12 @@
 //! the kernel kills all others inside. bubblewrap dies with the thread that started it, so one thread that lives as
 //! long as the process starts them all.
 
+use super::bubblewrap::Invocation;
 use super::cgroup::Group;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io;
+use std::os::unix::fs::fchown;
 use std::os::unix::process::CommandExt;
 use std::process::{ExitStatus, Stdio};
 use std::sync::mpsc;
@@ -18,8 +20,6 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-/// Waits for a line, then becomes the given program: until then it can be put into control groups.
-const GATE: &str = "read -r line || exit 125; exec \"$@\" </dev/null";
 /// A program has this long after SIGTERM; with the kill itself it stays below 2 s.
 const TERM_GRACE: Duration = Duration::from_millis(1500);
 /// Process 1 inside appears within this time.
@@ -126,43 +126,55 @@ fn pid_namespace(pid: u32) -> Option<String> {
     Some(link.to_str()?.to_owned())
 }
 
+fn command(argv: &[String], id: Option<u32>) -> Command {
+    let (program, arguments) = argv
+        .split_first()
+        .map_or(("", argv), |(first, rest)| (first.as_str(), rest));
+    let mut command = std::process::Command::new(program);
+    command
+        .args(arguments)
+        .env_clear()
+        .current_dir("/")
+        .process_group(0);
+    if let Some(id) = id {
+        // Also gives up all other groups.
+        command.uid(id).gid(id);
+    }
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut command = Command::from(command);
+    command.kill_on_drop(true);
+    command
+}
+
 impl Tree {
-    /// Starts `argv` (bubblewrap and its arguments) in `group` as user `id`, if one is given.
+    /// Starts bubblewrap in `group` as user `id`, if one is given. Until it has its options it does nothing: so long it can
+    /// be put into control groups.
     pub(super) async fn start(
         spawner: &Spawner,
-        argv: &[String],
+        invocation: &Invocation,
         group: &Group,
         id: Option<u32>,
     ) -> io::Result<(Self, ChildStdout, ChildStderr)> {
-        let mut command = std::process::Command::new("/bin/sh");
-        command
-            .args(["-c", GATE, "sh"])
-            .args(argv)
-            .env_clear()
-            .current_dir("/")
-            .process_group(0);
-        if let Some(id) = id {
-            // Also gives up all other groups.
-            command.uid(id).gid(id);
-        }
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut command = Command::from(command);
-        command.kill_on_drop(true);
-        let mut child = spawner.spawn(command).await?;
+        let mut child = spawner.spawn(command(&invocation.argv, id)).await?;
         let pid = child
             .id()
             .ok_or_else(|| io::Error::other("the sandbox ended at once"))?;
         group.add(pid)?;
-        let (Some(mut gate), Some(stdout), Some(stderr)) =
+        let (Some(mut options), Some(stdout), Some(stderr)) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
             return Err(io::Error::other("a pipe to the sandbox is missing"));
         };
-        gate.write_all(b"go\n").await?;
-        drop(gate);
+        if id.is_some() {
+            // A pipe belongs to who made it; programs open theirs again as `/dev/stdout`.
+            fchown(&stdout, id, None)?;
+            fchown(&stderr, id, None)?;
+        }
+        options.write_all(&invocation.options).await?;
+        drop(options);
         let mut tree = Self { child, init: None };
         tree.init = tree.find_init(pid).await?;
         Ok((tree, stdout, stderr))
