@@ -93,7 +93,8 @@ pub struct Driver<'a, M, W, S, R, L> {
 }
 
 /// What a commit that was not taken means for the drive.
-fn refused(error: CommitError) -> Outcome {
+/// What a refused commit means for the drive.
+pub fn refused(error: CommitError) -> Outcome {
     match error {
         CommitError::Ended(_) => Outcome::EndedElsewhere,
         CommitError::Paused => Outcome::Paused,

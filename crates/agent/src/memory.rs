@@ -3,7 +3,7 @@
 
 use crate::ports::{
     CommitError, FileInfo, RunLog, Sandbox, SandboxError, SandboxEvents, SandboxOutput, SandboxRequest,
-    Workspace, WorkspaceError,
+    Workspace, WorkspaceError, Written,
 };
 use bytes::Bytes;
 use domain::Change;
@@ -97,7 +97,7 @@ impl Workspace for MemoryWorkspace {
             .ok_or_else(|| WorkspaceError::NotFound(path.to_owned()))
     }
 
-    async fn write(&self, path: &str, content: Bytes) -> Result<ArtifactRef, WorkspaceError> {
+    async fn write(&self, path: &str, content: Bytes) -> Result<Written, WorkspaceError> {
         if path.is_empty() || path.starts_with('/') || path.split('/').any(|part| part == "..") {
             return Err(WorkspaceError::InvalidPath(path.to_owned()));
         }
@@ -109,8 +109,8 @@ impl Workspace for MemoryWorkspace {
             storage_bucket: "memory".to_owned(),
             storage_key: path.to_owned(),
         };
-        locked(&self.0).insert(path.to_owned(), content);
-        Ok(artifact)
+        let replaced = locked(&self.0).insert(path.to_owned(), content).is_some();
+        Ok(Written { artifact, replaced })
     }
 
     async fn list(&self, dir: &str) -> Result<Vec<FileInfo>, WorkspaceError> {

@@ -12,7 +12,7 @@ use std::future::Future;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-pub use domain::files::{FileInfo, WorkspaceError};
+pub use domain::files::{FileInfo, WorkspaceError, Written};
 
 /// What a model call is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,7 +137,7 @@ pub trait Workspace: Send + Sync + 'static {
         &self,
         path: &str,
         content: Bytes,
-    ) -> impl Future<Output = Result<ArtifactRef, WorkspaceError>> + Send;
+    ) -> impl Future<Output = Result<Written, WorkspaceError>> + Send;
     /// Every file below a directory (`""` = all), sorted by path, any number of them.
     fn list(&self, dir: &str) -> impl Future<Output = Result<Vec<FileInfo>, WorkspaceError>> + Send;
 }

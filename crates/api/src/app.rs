@@ -144,7 +144,7 @@ impl Parts {
 
     fn spawn_background(&self, options: &Options, shutdown: &Shutdown) {
         let stop = shutdown.soft();
-        let probes = Probes::new(self.db.clone(), self.queue.clone(), &options.neighbours);
+        let probes = Probes::new(self.db.clone(), self.queue.clone(), options);
         let watch = self.health.clone().watch(probes, stop.clone());
         shutdown.spawn("health", endless(watch));
         if self.queue.is_some() {
@@ -179,7 +179,9 @@ impl Parts {
                 create_autostart: options.server.agent_create_autostart,
                 max_retries: options.server.worker_max_retries,
                 write_mode: options.write_mode(),
+                download_ttl: options.downloads.ttl(),
             },
+            files: options.files(),
             quota: Quota::new(options.limits.quotas()),
             purse: Purse::new(Credits::new(self.db.clone()), &options.credits),
             clock: self.clock.clone(),

@@ -4,7 +4,7 @@
 //! request to its endpoint (any HTTP answer counts), the model by whether a provider is configured at all; both are
 //! `not_configured` when this process has no such settings.
 
-use crate::config::NeighbourOptions;
+use crate::config::Options;
 use queue::{Glance, Queue};
 use runs::Db;
 use serde_json::{Value, json};
@@ -86,8 +86,8 @@ pub struct Probes {
 }
 
 impl Probes {
-    pub fn new(db: Db, queue: Option<Queue>, neighbours: &NeighbourOptions) -> Self {
-        let keys = neighbours.s3_access_key.is_some() && neighbours.s3_secret_key.is_some();
+    pub fn new(db: Db, queue: Option<Queue>, options: &Options) -> Self {
+        let (neighbours, s3) = (&options.neighbours, &options.s3);
         let model_configured = neighbours.llm_primary_provider.is_some()
             || neighbours.anthropic_api_key.is_some()
             || neighbours.openai_api_key.is_some()
@@ -95,7 +95,9 @@ impl Probes {
         Self {
             db,
             queue,
-            s3: keys.then(|| (reqwest::Client::new(), neighbours.s3_endpoint.clone())),
+            s3: s3
+                .keys()
+                .map(|_| (reqwest::Client::new(), s3.s3_endpoint.clone())),
             model_configured,
         }
     }

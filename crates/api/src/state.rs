@@ -14,7 +14,9 @@ use domain::{Clock, Ids, Redactor, RunId};
 use runs::{Orchestration, Reader, RunHead};
 use serde_json::Value;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
+use workspace::Workspaces;
 
 /// Limits of requests.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +27,8 @@ pub struct Limits {
     /// Retries of a new run.
     pub max_retries: u32,
     pub write_mode: WriteMode,
+    /// How long an address of a file is good for.
+    pub download_ttl: Duration,
 }
 
 /// The runs, to be seen and changed by one caller at a time.
@@ -50,6 +54,8 @@ pub struct App {
     pub tickets: Tickets,
     pub runs: RunStore,
     pub delivery: Delivery,
+    /// To hand out; nothing is written to them.
+    pub files: Workspaces,
     pub queue: Option<queue::Queue>,
     pub tails: Tails<RunEvents, RedisBus>,
     pub pace: Pace,

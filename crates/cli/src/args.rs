@@ -4,8 +4,10 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use std::path::PathBuf;
 
+mod files;
 mod queue;
 
+pub use files::{FilesAction, FilesArgs, GcArgs, WorkspaceAction, WorkspaceArgs, run_first};
 pub use queue::{DropArgs, LetterFilter, QueueAction, QueueArgs, RetryArgs};
 
 const EXIT_CODES: &str = "Exit codes:
@@ -58,10 +60,11 @@ pub enum Command {
     /// Go on with a paused run, or answer one that waits
     Resume(ResumeArgs),
     /// Start a failed run again as a new run
-    #[command(after_help = "Example:\n  agentctl retry last")]
-    Retry(OneRun),
+    Retry(RetryRunArgs),
     /// List or fetch the files of a run
     Files(FilesArgs),
+    /// Look after the files of ended runs
+    Workspace(WorkspaceArgs),
     /// The tool calls of a run; say what became of one whose outcome is unknown
     Effects(EffectsArgs),
     /// Look into the queue and put it right
@@ -192,6 +195,17 @@ pub struct OneRun {
     pub run: String,
 }
 
+/// `agentctl retry`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  agentctl retry last\n  agentctl retry last --copy-workspace")]
+pub struct RetryRunArgs {
+    /// Run id, or `last`
+    pub run: String,
+    /// Start with the files of the failed run
+    #[arg(long)]
+    pub copy_workspace: bool,
+}
+
 /// `agentctl resume`
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  agentctl resume last --input \"yes, go on\"")]
@@ -201,32 +215,6 @@ pub struct ResumeArgs {
     /// Your answer to the run's question
     #[arg(long, value_name = "TEXT")]
     pub input: Option<String>,
-}
-
-/// `agentctl files`
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  agentctl files last
-  agentctl files last get test.txt
-  agentctl files last pull ./result")]
-pub struct FilesArgs {
-    /// Run id, or `last`
-    pub run: String,
-    #[command(subcommand)]
-    pub action: Option<FilesAction>,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum FilesAction {
-    /// List them (default)
-    Ls {
-        #[arg(long)]
-        json: bool,
-    },
-    /// Write one file to stdout
-    Get { path: String },
-    /// Copy all into a directory
-    Pull { dir: PathBuf },
 }
 
 /// `agentctl effects`

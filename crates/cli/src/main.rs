@@ -1,7 +1,7 @@
 //! The `agentctl` program.
 
 use clap::Parser as _;
-use cli::args::{Cli, Command};
+use cli::args::{Cli, Command, run_first};
 use cli::commands;
 use cli::console::Console;
 use cli::failure::{Code, Failure};
@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     bootstrap::telemetry::crypto();
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(run_first(std::env::args_os().collect()));
     let console = Console::new();
     let code = match run(console, cli) {
         Ok(code) => code,

@@ -1,4 +1,4 @@
-//! Object storage through the SDK: buckets, and the files of a run.
+//! Object storage through the SDK: buckets, and what is in them.
 
 use crate::failure::{Code, Failure};
 use crate::place::Place;
@@ -8,14 +8,6 @@ use aws_sdk_s3::config::{
 };
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata};
 use aws_sdk_s3::primitives::ByteStream;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-
-/// Left as they are in the user's part of a key (AA-90); the worker has the same rule.
-const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'_')
-    .remove(b'.')
-    .remove(b'~');
 
 /// How to reach a store.
 #[derive(Clone)]
@@ -182,26 +174,5 @@ impl Bucket {
             .because(DisplayErrorContext(error).to_string())
             .fix("see `agentctl doctor`")
             .code(code)
-    }
-}
-
-/// Where the files of a run are (AA-90); ends with `/`.
-pub fn run_prefix(user: &str, run: &str) -> String {
-    let mut user = utf8_percent_encode(user, PLAIN).to_string();
-    if user.chars().all(|char| char == '.') {
-        user = user.replace('.', "%2E");
-    }
-    format!("users/{user}/runs/{run}/")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn user_ids_are_encoded_only_where_needed() {
-        assert_eq!(run_prefix("dev", "r"), "users/dev/runs/r/");
-        assert_eq!(run_prefix("a/b c@d.e", "r"), "users/a%2Fb%20c%40d.e/runs/r/");
-        assert_eq!(run_prefix("..", "r"), "users/%2E%2E/runs/r/");
     }
 }

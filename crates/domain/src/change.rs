@@ -18,6 +18,7 @@
 //! | `CancelRunningSteps` | every running step -> cancelled | `tool_error` `Cancelled` per step |
 //! | `PhaseAdvanced` | `agent_runs.current_phase` | `phase_advance` |
 //! | `Waiting` | `agent_runs.waiting_for` | none |
+//! | `WorkspaceCopied` | `agent_runs.metadata.workspace_copied` | none; the caller logs what was copied |
 
 use crate::action::{Turn, Usage};
 use crate::event::NewEvent;
@@ -142,6 +143,8 @@ pub enum Change {
         to: u32,
     },
     Waiting(Option<Value>),
+    /// A retry has got the files of the run it repeats, or there are none to be had: it is not tried again.
+    WorkspaceCopied,
 }
 
 impl Change {
@@ -155,6 +158,7 @@ impl Change {
             | Self::StepSettled { .. }
             | Self::StepReset { .. }
             | Self::StepUnknown { .. }
+            | Self::WorkspaceCopied
             | Self::PhaseAdvanced { .. } => true,
             Self::Status { .. }
             | Self::PlanStored { .. }

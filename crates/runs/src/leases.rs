@@ -1,6 +1,6 @@
 //! Renewing the lease columns of held runs: the second lock behind the lease in Redis.
 //!
-//! Besides the authority the only code that writes to `agent_runs`, and only to `lease_expires_at`, by the
+//! Besides the authority and retention's mark the only code that writes to `agent_runs`, and only to `lease_expires_at`, by the
 //! database's clock. The answer carries the cancel and pause flags, so a lost signal costs one renewal at most.
 
 use crate::authority::row::column;

@@ -11,6 +11,7 @@
 //! | [`reprojection`], [`history`] | rebuilding projections; hashes of recorded histories |
 //! | [`reader`] | read views of the public API, streams and lists |
 //! | [`outbox`], [`sweep`], [`leases`], [`restore`] | what relay, reconciler and workers ask |
+//! | [`retention`] | whose files are past their time |
 //! | [`figures`] | metrics |
 //! | [`api_keys`], [`signing`], [`credits`] | who may come in, what may be spent |
 //!
@@ -20,7 +21,7 @@
 //! - `seq` is per run, from 1, without gap; the run row's lock is held from reading `last_seq` to the commit, so
 //!   commit order is seq order. `created_at` rises strictly with `seq`.
 //! - A worker's write carries the epoch of its claim and is refused when the row holds another.
-//! - After the final event of a run nothing more is written to it.
+//! - After the final event of a run nothing more is written to it, but the mark that its files are gone.
 
 pub mod api_keys;
 mod authority;
@@ -35,6 +36,7 @@ mod projectors;
 pub mod reader;
 pub mod reprojection;
 pub mod restore;
+pub mod retention;
 pub mod runtime_machine;
 pub mod runtime_runs;
 pub mod signing;
@@ -52,8 +54,9 @@ pub use orchestration::{
 };
 pub use outbox::{Backlog, Outbox};
 pub use projectors::projection_hash;
-pub use reader::{BadCursor, LogPage, LogQuery, Reader, RunHead, RunList, RunListQuery, RunParts};
-pub use restore::{RestoredMessage, RestoredStep, RunSnapshot, StoredTurn};
+pub use reader::{BadCursor, KnownFile, LogPage, LogQuery, Reader, RunHead, RunList, RunListQuery, RunParts};
+pub use restore::{RestoredMessage, RestoredStep, RunSnapshot, StoredTurn, WantedFiles};
+pub use retention::{Caps, Cutoffs, EndedRun, Retention};
 pub use runtime_machine::{Refusal, Transition};
 pub use runtime_runs::{
     AppendEvent, Appended, ChainReport, EventWindow, NewRuntimeRun, Replay, RuntimeError, RuntimeEvent,

@@ -14,7 +14,10 @@ use serde_json::Value;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-const TASK: &str = "SELECT prompt, plan FROM agent_runs WHERE id = $1";
+const TASK: &str = "SELECT r.prompt, r.plan, r.retry_of,
+        r.metadata @> '{\"copy_workspace\": true}' AND NOT r.metadata ? 'workspace_copied' AS wants_files,
+        coalesce(s.metadata ->> 'workspace' = 'expired', false) AS files_expired
+    FROM agent_runs r LEFT JOIN agent_runs s ON s.id = r.retry_of WHERE r.id = $1";
 const CONNECTORS: &str =
     "SELECT connector_id FROM agent_run_connectors WHERE run_id = $1 ORDER BY position, connector_id";
 const TURNS: &str = "SELECT turn, raw, actions, fault, model, provider FROM agent_turns
@@ -62,6 +65,15 @@ pub struct RestoredMessage {
     pub created_at: Timestamp,
 }
 
+/// The files a retry is still to be given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WantedFiles {
+    /// The run it repeats; nothing when that is not stored any more.
+    pub of: Option<RunId>,
+    /// They were deleted by retention.
+    pub expired: bool,
+}
+
 /// A run's whole stored state, as of one moment.
 #[derive(Debug, Clone)]
 pub struct RunSnapshot {
@@ -70,6 +82,7 @@ pub struct RunSnapshot {
     /// Empty only for a run without an owner.
     pub user_id: UserId,
     pub connector_ids: Vec<String>,
+    pub wanted_files: Option<WantedFiles>,
     pub plan: Option<Plan>,
     /// In order; a turn 0 is the planner's reply.
     pub turns: Vec<StoredTurn>,
@@ -108,6 +121,7 @@ pub(crate) fn snapshot(run: RunRow, rest: &[Vec<Row>]) -> Result<RunSnapshot, St
         turns: turns.iter().map(turn).collect::<Result<_, _>>()?,
         steps: steps.iter().map(step).collect::<Result<_, _>>()?,
         messages: messages.iter().map(message).collect::<Result<_, _>>()?,
+        wanted_files: wanted_files(task)?,
         total_tokens_used: run.counters.tokens,
         total_credits_used: run.counters.credits,
         started_at: run.times.started_at,
@@ -115,6 +129,16 @@ pub(crate) fn snapshot(run: RunRow, rest: &[Vec<Row>]) -> Result<RunSnapshot, St
         traceparent: run.traceparent,
         run: run.state,
     })
+}
+
+fn wanted_files(task: &Row) -> Result<Option<WantedFiles>, StoreError> {
+    if !column::<bool>(task, "wants_files")? {
+        return Ok(None);
+    }
+    Ok(Some(WantedFiles {
+        of: column::<Option<Uuid>>(task, "retry_of")?.map(RunId),
+        expired: column(task, "files_expired")?,
+    }))
 }
 
 fn parsed<T: DeserializeOwned>(value: Value) -> Result<T, StoreError> {

@@ -13,6 +13,7 @@ use crate::lease::LeaseThread;
 use crate::log::with_sources;
 use crate::model::WithRetries;
 use crate::obey::Obey;
+use crate::retention::Sweeper;
 use crate::sandbox::AnySandbox;
 use crate::upkeep::{Healing, Upkeep};
 use crate::workspace::Workspaces;
@@ -21,7 +22,7 @@ use bootstrap::http::bind;
 use domain::ids::WorkerId;
 use domain::{Clock, Ids, Redactor, SystemClock, SystemIds};
 use queue::{Consumer, ConsumerOptions, Control, Queue};
-use runs::{Credits, Db, Leases, Orchestration, Outbox, RunLimits, Sweep};
+use runs::{Credits, Db, Leases, Orchestration, Outbox, Retention, RunLimits, Sweep};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -187,6 +188,12 @@ impl Parts {
             write_mode: self.options.worker.write_mode(),
             waiting_timeout: Duration::from_secs(self.options.agent.agent_waiting_timeout_seconds),
             healing: Healing::new(&self.queue),
+            retention: Sweeper {
+                runs: Retention::new(self.db.clone()),
+                workspaces: self.workspaces.clone(),
+                rules: self.options.retention,
+                clock: self.clock.clone(),
+            },
         }
     }
 

@@ -5,6 +5,7 @@ use crate::counting::CountingTools;
 use crate::kubernetes::KubernetesOptions;
 use crate::log::with_sources;
 use crate::model::{ModelOptions, SetupError};
+use crate::retention::RetentionOptions;
 use crate::sandbox::{SandboxOptions, ToolExecutor};
 use crate::workspace::S3Options;
 use agent::driver::OnUnknown;
@@ -60,6 +61,8 @@ pub struct Options {
     pub redis: RedisOptions,
     #[command(flatten)]
     pub s3: S3Options,
+    #[command(flatten)]
+    pub retention: RetentionOptions,
     #[command(flatten)]
     pub model: ModelOptions,
     #[command(flatten)]

@@ -23,7 +23,7 @@ use domain::decide::Rejection;
 use domain::ids::WorkerId;
 use domain::{Clock, LogType, NewEvent, Redactor};
 use queue::{BuryReason, Delivery, Queue};
-use runs::{Claimed, CommandError, Credits, Orchestration, Sweep};
+use runs::{Claimed, CommandError, Credits, Orchestration, Sweep, WantedFiles};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -173,10 +173,15 @@ impl JobProcessor {
         self.show_attempt(&mut delivery, run.retry_count).await;
         tracing::info!(run_id = %run_id, job_id = %delivery.job.job_id, epoch,
             attempt = run.retry_count + 1, "run claimed");
+        let wanted_files = snapshot.wanted_files;
         let snapshot = to_snapshot(snapshot, run.retry_count + 1);
         let traceparent = delivery.job.traceparent.clone();
         let outcome = self
-            .drive(snapshot, (epoch, &announcer, &traceparent), &tokens)
+            .drive(
+                (snapshot, wanted_files),
+                (epoch, &announcer, &traceparent),
+                &tokens,
+            )
             .await;
         announcer.finish().await;
         tracing::info!(run_id = %run_id, outcome = ?outcome, "drive ended");
@@ -244,7 +249,7 @@ impl JobProcessor {
 
     async fn drive(
         &self,
-        snapshot: Snapshot,
+        (snapshot, wanted_files): (Snapshot, Option<WantedFiles>),
         (epoch, announcer, traceparent): (i64, &Announcer, &str),
         tokens: &Tokens,
     ) -> Outcome {
@@ -267,6 +272,9 @@ impl JobProcessor {
             live: &live,
             traceparent,
         };
+        if let Some(outcome) = self.bring_files(wanted_files, &snapshot, &log, tokens).await {
+            return outcome;
+        }
         let workspace = RunFiles(self.workspaces.of_run(&snapshot.user_id, run_id));
         let driver = Driver {
             model: &self.model,
@@ -308,11 +316,13 @@ pub fn opening_line(model: &WithRetries) -> NewEvent {
     NewEvent::new(LogType::Info, model.describe(), metadata)
 }
 
-struct Tokens {
-    soft: CancellationToken,
+/// What stops a drive.
+#[derive(Debug)]
+pub(crate) struct Tokens {
+    pub(crate) soft: CancellationToken,
     hard: CancellationToken,
     pause: CancellationToken,
-    cancel: CancellationToken,
+    pub(crate) cancel: CancellationToken,
 }
 
 /// Counts a job down again however it ends.

@@ -6,7 +6,7 @@
 //! | [`job_processor`], [`settle`] | one job from claim to settlement |
 //! | [`log`], [`live`] | the agent's run log over the authority, fenced by the claim's epoch; output of running tools |
 //! | [`lease`], [`held`], [`obey`] | renewal from a thread of its own, cancellation of what is lost or stopped |
-//! | [`upkeep`], [`reconcile`] | sweeps, outbox relay, reconciler, time limits |
+//! | [`upkeep`], [`reconcile`], [`retention`] | sweeps, outbox relay, reconciler, time limits, files past their time |
 //! | [`model`], [`workspace`], [`sandbox`], [`counting`] | adapters of the agent's ports |
 //! | [`transport`] | files and results on their way to and from a tool's pod |
 //! | [`health`], [`check`] | what operators and probes ask |
@@ -17,6 +17,7 @@ pub mod backoff;
 mod build;
 pub mod check;
 pub mod config;
+mod copying;
 pub mod counting;
 pub mod figures;
 pub mod health;
@@ -30,6 +31,7 @@ pub mod log;
 pub mod model;
 pub mod obey;
 pub mod reconcile;
+pub mod retention;
 pub mod sandbox;
 pub mod settle;
 pub mod snapshot;

@@ -3,6 +3,7 @@
 
 use crate::log::{publish, with_sources};
 use crate::reconcile::{ReconcileError, Reconciler};
+use crate::retention::{RetentionError, Sweeper, Swept};
 use domain::breakage::{self, Breakage};
 use domain::command::Expiry;
 use domain::ids::WorkerId;
@@ -30,6 +31,8 @@ const RECONCILE_REST: u32 = 4;
 /// How often time limits are looked at.
 const EXPIRE_INTERVAL: Duration = Duration::from_secs(2);
 const EXPIRE_BATCH: u32 = 100;
+/// How often files past their time are looked for.
+const RETENTION_INTERVAL: Duration = Duration::from_mins(1);
 /// How often the worker notes that it lives.
 const BEAT_INTERVAL: Duration = Duration::from_secs(3);
 
@@ -42,6 +45,8 @@ enum UpkeepError {
     Store(#[from] StoreError),
     #[error("command failed")]
     Command(#[from] CommandError),
+    #[error("files past their time were not deleted")]
+    Retention(#[from] RetentionError),
     #[error("comparison failed")]
     Reconcile(#[from] ReconcileError),
 }
@@ -67,6 +72,7 @@ pub struct Upkeep {
     pub waiting_timeout: Duration,
     pub write_mode: WriteMode,
     pub healing: Healing,
+    pub retention: Sweeper,
 }
 
 /// What sweep, audit and reconciler of one worker share.
@@ -123,6 +129,7 @@ impl Upkeep {
             every(AUDIT_INTERVAL, "audit", stop.clone(), || this.audit()),
             every(RELAY_INTERVAL, "outbox relay", stop.clone(), || this.relay()),
             every(EXPIRE_INTERVAL, "time limits", stop.clone(), || this.expire()),
+            every(RETENTION_INTERVAL, "retention", stop.clone(), || this.retain()),
             this.reconcile_loop(stop.clone()),
         );
         Ok(())
@@ -193,6 +200,18 @@ impl Upkeep {
                 Err(CommandError::Rejected(_) | CommandError::NotFound) => {}
                 Err(error) => return Err(error.into()),
             }
+        }
+        Ok(())
+    }
+
+    /// Deletes files past their time.
+    async fn retain(&self) -> Result<(), UpkeepError> {
+        if !self.write_mode.may_write() {
+            return Ok(());
+        }
+        let swept = self.retention.sweep().await?;
+        if swept != Swept::default() {
+            tracing::info!(swept = ?swept, "files of ended runs deleted");
         }
         Ok(())
     }

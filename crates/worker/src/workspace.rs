@@ -1,8 +1,7 @@
 //! The agent's files: its port over the crate `workspace`, whose names are here as well.
 
-use agent::ports::{FileInfo, Workspace, WorkspaceError};
+use agent::ports::{FileInfo, Workspace, WorkspaceError, Written};
 use bytes::Bytes;
-use domain::tool::ArtifactRef;
 
 pub use ::workspace::*;
 
@@ -15,7 +14,7 @@ impl Workspace for RunFiles {
         self.0.read(path).await
     }
 
-    async fn write(&self, path: &str, content: Bytes) -> Result<ArtifactRef, WorkspaceError> {
+    async fn write(&self, path: &str, content: Bytes) -> Result<Written, WorkspaceError> {
         self.0.write(path, content).await
     }
 

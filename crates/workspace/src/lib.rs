@@ -6,7 +6,9 @@
 //! - A store's failure is an error; it is never taken for "no such file" or "no files".
 //! - Limits are checked before anything is written: a refused write or sync changes nothing.
 
+mod archive;
 mod fold;
+mod life;
 mod memory;
 mod objects;
 mod options;
@@ -15,10 +17,12 @@ mod run;
 mod s3;
 mod sync;
 
+pub use archive::zip;
+pub use life::{Amount, FilePage, StoredFile, StoredRun};
 pub use memory::MemoryObjects;
-pub use objects::{Object, Objects, Workspaces};
+pub use objects::{Content, Object, Objects, Page, Workspaces};
 pub use options::{S3Options, SizeLimits, StoreOptions};
 pub use path::{HIDDEN, WorkspacePath, run_prefix};
 pub use run::{RunWorkspace, sha256};
 pub use s3::S3Objects;
-pub use sync::Manifest;
+pub use sync::{Manifest, Synced};

@@ -49,6 +49,16 @@ impl MemoryObjects {
         .collect()
     }
 
+    /// False when there is no such object.
+    pub fn copy(&self, from: &str, to: &str) -> bool {
+        let content = self.get(from);
+        let found = content.is_some();
+        if let Some(content) = content {
+            self.put(to, content);
+        }
+        found
+    }
+
     pub fn delete(&self, keys: &[String]) {
         let mut objects = self.locked();
         for key in keys {

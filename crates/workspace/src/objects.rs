@@ -4,9 +4,11 @@ use crate::memory::MemoryObjects;
 use crate::options::{S3Options, SizeLimits, StoreOptions};
 use crate::run::RunWorkspace;
 use crate::s3::S3Objects;
+use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 use domain::files::WorkspaceError;
 use domain::{RunId, UserId};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -18,6 +20,37 @@ pub struct Object {
     /// The store's mark of the content, where it has one.
     pub etag: Option<String>,
     pub modified: jiff::Timestamp,
+}
+
+/// A part of a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    pub objects: Vec<Object>,
+    /// There are further ones.
+    pub more: bool,
+}
+
+/// The content of an object as it comes.
+#[derive(Debug)]
+pub struct Content(ByteStream);
+
+impl Content {
+    pub(crate) const fn new(body: ByteStream) -> Self {
+        Self(body)
+    }
+
+    /// The next piece; nothing after the last one. A connection that is cut is an error.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, WorkspaceError> {
+        let piece = self.0.next().await.transpose();
+        piece.map_err(|error| WorkspaceError::Storage(format!("GetObject: body cut: {error}")))
+    }
+
+    /// All of it.
+    pub async fn whole(self) -> Result<Bytes, WorkspaceError> {
+        let body = self.0.collect().await;
+        let body = body.map_err(|error| WorkspaceError::Storage(format!("GetObject: body cut: {error}")))?;
+        Ok(body.into_bytes())
+    }
 }
 
 /// Where objects are kept. Keys are whole keys; all errors are [`WorkspaceError::Storage`].
@@ -63,6 +96,71 @@ impl Objects {
         }
     }
 
+    /// The content as it comes, or nothing when there is no such object.
+    pub async fn open(&self, key: &str) -> Result<Option<Content>, WorkspaceError> {
+        match self {
+            Self::S3(s3) => s3.open(key).await,
+            Self::Memory(memory) => Ok(memory
+                .get(key)
+                .map(|content| Content::new(ByteStream::from(content)))),
+        }
+    }
+
+    /// The size, or nothing when there is no such object.
+    pub async fn size(&self, key: &str) -> Result<Option<u64>, WorkspaceError> {
+        match self {
+            Self::S3(s3) => s3.size(key).await,
+            Self::Memory(memory) => Ok(memory.get(key).map(|content| content.len() as u64)),
+        }
+    }
+
+    /// An address that gives the object to whoever has it, for as long as said; a browser keeps it under `name`.
+    pub async fn link(&self, key: &str, valid_for: Duration, name: &str) -> Result<String, WorkspaceError> {
+        match self {
+            Self::S3(s3) => s3.link(key, valid_for, name).await,
+            Self::Memory(_) => Err(without_urls()),
+        }
+    }
+
+    /// Copies an object within the store; false when there is none.
+    pub async fn copy(&self, from: &str, to: &str) -> Result<bool, WorkspaceError> {
+        match self {
+            Self::S3(s3) => s3.copy(from, to).await,
+            Self::Memory(memory) => Ok(memory.copy(from, to)),
+        }
+    }
+
+    /// At most `limit` (up to 1000) objects whose key starts with `prefix` and comes after `after`.
+    pub async fn page(&self, prefix: &str, after: Option<&str>, limit: u16) -> Result<Page, WorkspaceError> {
+        match self {
+            Self::S3(s3) => s3.page(prefix, after, limit).await,
+            Self::Memory(memory) => {
+                let later = |object: &Object| after.is_none_or(|after| object.key.as_str() > after);
+                let all = memory.list(prefix).into_iter().filter(later);
+                let mut objects: Vec<Object> = all.take(usize::from(limit) + 1).collect();
+                let more = objects.len() > usize::from(limit);
+                objects.truncate(usize::from(limit));
+                Ok(Page { objects, more })
+            }
+        }
+    }
+
+    /// What the keys below `prefix` go on with up to the next slash, as whole prefixes.
+    pub async fn dirs(&self, prefix: &str) -> Result<Vec<String>, WorkspaceError> {
+        match self {
+            Self::S3(s3) => s3.dirs(prefix).await,
+            Self::Memory(memory) => {
+                let objects = memory.list(prefix);
+                let dir = |object: &Object| {
+                    let (dir, _) = object.key.strip_prefix(prefix)?.split_once('/')?;
+                    Some(format!("{prefix}{dir}/"))
+                };
+                let dirs: BTreeSet<String> = objects.iter().filter_map(dir).collect();
+                Ok(dirs.into_iter().collect())
+            }
+        }
+    }
+
     /// Deletes any number of objects; missing ones are no error.
     pub async fn delete(&self, keys: &[String]) -> Result<(), WorkspaceError> {
         match self {
@@ -96,6 +194,15 @@ impl Workspaces {
         let keys = options.keys();
         Self {
             objects: keys.map(|keys| Objects::S3(S3Objects::new(options, keys))),
+            limits: SizeLimits::NONE,
+        }
+    }
+
+    /// As [`Workspaces::for_reading`]; addresses handed out name `endpoint`, where the store is seen from outside.
+    pub fn linked_at(options: &StoreOptions, endpoint: &str) -> Self {
+        let store = |keys| S3Objects::new(options, keys).linked_at(options, keys, endpoint);
+        Self {
+            objects: options.keys().map(|keys| Objects::S3(store(keys))),
             limits: SizeLimits::NONE,
         }
     }

@@ -5,7 +5,7 @@ use crate::options::SizeLimits;
 use crate::path::{HIDDEN, WorkspacePath, run_prefix};
 use bytes::Bytes;
 use domain::clock::wire_time;
-use domain::files::{FileInfo, WorkspaceError};
+use domain::files::{FileInfo, WorkspaceError, Written};
 use domain::tool::ArtifactRef;
 use domain::{RunId, UserId};
 use sha2::{Digest, Sha256};
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use tokio::sync::{Mutex, MutexGuard};
 
 /// What to set when there is no store.
-const SETTINGS: &str = "S3_ACCESS_KEY and S3_SECRET_KEY";
+pub(crate) const SETTINGS: &str = "S3_ACCESS_KEY and S3_SECRET_KEY";
 
 /// Sizes by key, ours included; nothing before the first listing.
 pub(crate) type Usage = Option<BTreeMap<String, u64>>;
@@ -165,7 +165,7 @@ impl RunWorkspace {
     ///
     /// # Errors
     /// [`WorkspaceError::InvalidPath`] and [`WorkspaceError::LimitExceeded`] before anything is stored.
-    pub async fn write(&self, path: &str, content: Bytes) -> Result<ArtifactRef, WorkspaceError> {
+    pub async fn write(&self, path: &str, content: Bytes) -> Result<Written, WorkspaceError> {
         let store = self.store("file_write")?;
         let path = WorkspacePath::parse(path)?;
         let (key, size) = (self.key(&path), content.len() as u64);
@@ -174,8 +174,8 @@ impl RunWorkspace {
         self.fits(used, &key, size)?;
         let artifact = self.artifact(store, &path, &content);
         store.put(&key, content, &artifact.mime_type).await?;
-        used.insert(key, size);
-        Ok(artifact)
+        let replaced = used.insert(key, size).is_some();
+        Ok(Written { artifact, replaced })
     }
 
     /// Every file below a directory (`""` = all), by path, any number of them.

@@ -1,6 +1,6 @@
 //! Objects in S3.
 
-use crate::objects::Object;
+use crate::objects::{Content, Object, Page};
 use crate::options::StoreOptions;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
@@ -8,14 +8,16 @@ use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_s3::config::{RequestChecksumCalculation, ResponseChecksumValidation};
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, Delete, ObjectIdentifier};
 use bytes::Bytes;
 use domain::files::WorkspaceError;
 use jiff::Timestamp;
-use std::ops::Range;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use std::time::Duration;
+
+mod links;
+mod pods;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// One try of a call without a large body.
@@ -28,39 +30,42 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Keys of one DeleteObjects call (the protocol's limit).
 const DELETE_BATCH: usize = 1000;
 
+/// Left as they are in the name of a copy's source.
+const COPY_SOURCE: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'/')
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~');
+
 /// One bucket. Clones share connections.
 #[derive(Debug, Clone)]
 pub struct S3Objects {
     small: Client,
     upload: Client,
+    /// Signs addresses for others.
+    links: Client,
     bucket: String,
 }
 
 impl S3Objects {
     /// Makes the clients; connects only when used.
-    pub fn new(options: &StoreOptions, (access_key, secret_key): (&str, &str)) -> Self {
-        let client = |attempt_timeout| {
-            let timeouts = TimeoutConfig::builder()
-                .connect_timeout(CONNECT_TIMEOUT)
-                .operation_attempt_timeout(attempt_timeout)
-                .build();
-            let config = aws_sdk_s3::Config::builder()
-                .behavior_version(BehaviorVersion::v2026_01_12())
-                .endpoint_url(&options.s3_endpoint)
-                .region(Region::new(options.s3_region.clone()))
-                .credentials_provider(Credentials::new(access_key, secret_key, None, None, "settings"))
-                .force_path_style(options.s3_force_path_style)
-                .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
-                .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
-                .retry_config(RetryConfig::standard().with_max_attempts(MAX_ATTEMPTS))
-                .timeout_config(timeouts)
-                .build();
-            Client::from_conf(config)
-        };
+    pub fn new(options: &StoreOptions, keys: (&str, &str)) -> Self {
+        let endpoint = options.s3_endpoint.as_str();
         Self {
-            small: client(SMALL_ATTEMPT_TIMEOUT),
-            upload: client(UPLOAD_ATTEMPT_TIMEOUT),
+            small: client(options, keys, (endpoint, SMALL_ATTEMPT_TIMEOUT)),
+            upload: client(options, keys, (endpoint, UPLOAD_ATTEMPT_TIMEOUT)),
+            links: client(options, keys, (endpoint, SMALL_ATTEMPT_TIMEOUT)),
             bucket: options.s3_workspace_bucket.clone(),
+        }
+    }
+
+    /// Addresses handed out name this endpoint: the store as it is seen from outside.
+    #[must_use]
+    pub fn linked_at(self, options: &StoreOptions, keys: (&str, &str), endpoint: &str) -> Self {
+        Self {
+            links: client(options, keys, (endpoint, SMALL_ATTEMPT_TIMEOUT)),
+            ..self
         }
     }
 
@@ -88,6 +93,85 @@ impl S3Objects {
         let body = found.body.collect().await;
         let body = body.map_err(|error| WorkspaceError::Storage(format!("GetObject: body cut: {error}")))?;
         Ok(Some(body.into_bytes()))
+    }
+
+    /// The content as it comes, or nothing when there is no such object.
+    pub(crate) async fn open(&self, key: &str) -> Result<Option<Content>, WorkspaceError> {
+        match self.small.get_object().bucket(&self.bucket).key(key).send().await {
+            Ok(found) => Ok(Some(Content::new(found.body))),
+            Err(error) if error.as_service_error().is_some_and(is_missing_key) => Ok(None),
+            Err(error) => Err(storage("GetObject", error)),
+        }
+    }
+
+    /// The size, or nothing when there is no such object.
+    pub(crate) async fn size(&self, key: &str) -> Result<Option<u64>, WorkspaceError> {
+        match self
+            .small
+            .head_object()
+            .bucket(&self.bucket)
+            .key(key)
+            .send()
+            .await
+        {
+            Ok(found) => Ok(u64::try_from(found.content_length().unwrap_or_default()).ok()),
+            Err(error) if error.as_service_error().is_some_and(|error| error.is_not_found()) => Ok(None),
+            Err(error) => Err(storage("HeadObject", error)),
+        }
+    }
+
+    /// Copies within the bucket, content type included; false when there is no such object.
+    pub(crate) async fn copy(&self, from: &str, to: &str) -> Result<bool, WorkspaceError> {
+        let source = format!("{}/{}", self.bucket, utf8_percent_encode(from, COPY_SOURCE));
+        let copied = self
+            .upload
+            .copy_object()
+            .bucket(&self.bucket)
+            .copy_source(source)
+            .key(to)
+            .send()
+            .await;
+        match copied {
+            Ok(_) => Ok(true),
+            Err(error) if error.code() == Some("NoSuchKey") => Ok(false),
+            Err(error) => Err(storage("CopyObject", error)),
+        }
+    }
+
+    /// At most `limit` (up to 1000) objects whose key starts with `prefix` and comes after `after`.
+    pub(crate) async fn page(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: u16,
+    ) -> Result<Page, WorkspaceError> {
+        let page = self
+            .small
+            .list_objects_v2()
+            .bucket(&self.bucket)
+            .prefix(prefix)
+            .set_start_after(after.map(str::to_owned))
+            .max_keys(i32::from(limit))
+            .send()
+            .await
+            .map_err(|error| storage("ListObjectsV2", error))?;
+        Ok(Page {
+            objects: page.contents().iter().filter_map(object).collect(),
+            more: page.is_truncated().unwrap_or_default(),
+        })
+    }
+
+    /// What the keys below `prefix` go on with up to the next slash, as whole prefixes.
+    pub(crate) async fn dirs(&self, prefix: &str) -> Result<Vec<String>, WorkspaceError> {
+        let mut found = vec![];
+        let request = self.small.list_objects_v2().bucket(&self.bucket);
+        let mut pages = request.prefix(prefix).delimiter("/").into_paginator().send();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| storage("ListObjectsV2", error))?;
+            let dirs = page.common_prefixes().iter();
+            found.extend(dirs.filter_map(|dir| dir.prefix().map(str::to_owned)));
+        }
+        Ok(found)
     }
 
     pub(crate) async fn put(&self, key: &str, content: Bytes, mime_type: &str) -> Result<(), WorkspaceError> {
@@ -143,6 +227,29 @@ impl S3Objects {
     }
 }
 
+fn client(
+    options: &StoreOptions,
+    (access_key, secret_key): (&str, &str),
+    (endpoint, attempt_timeout): (&str, Duration),
+) -> Client {
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .operation_attempt_timeout(attempt_timeout)
+        .build();
+    let config = aws_sdk_s3::Config::builder()
+        .behavior_version(BehaviorVersion::v2026_01_12())
+        .endpoint_url(endpoint)
+        .region(Region::new(options.s3_region.clone()))
+        .credentials_provider(Credentials::new(access_key, secret_key, None, None, "settings"))
+        .force_path_style(options.s3_force_path_style)
+        .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+        .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+        .retry_config(RetryConfig::standard().with_max_attempts(MAX_ATTEMPTS))
+        .timeout_config(timeouts)
+        .build();
+    Client::from_conf(config)
+}
+
 /// A missing bucket is a fault, not a missing file.
 fn is_missing_key(error: &aws_sdk_s3::operation::get_object::GetObjectError) -> bool {
     error.is_no_such_key() || error.code() == Some("NoSuchKey")
@@ -171,65 +278,4 @@ fn storage<E: ProvideErrorMetadata>(operation: &str, error: SdkError<E>) -> Work
         _ => "the request could not be made".to_owned(),
     };
     WorkspaceError::Storage(format!("{operation}: {why}"))
-}
-
-/// For what goes to and comes from a tool's pod.
-impl S3Objects {
-    /// Stores an object; gives back the store's mark of its content.
-    pub(crate) async fn put_marked(
-        &self,
-        key: &str,
-        content: Bytes,
-        mime_type: &str,
-    ) -> Result<Option<String>, WorkspaceError> {
-        let put = self.upload.put_object().bucket(&self.bucket).key(key);
-        let put = put
-            .content_type(mime_type)
-            .checksum_algorithm(ChecksumAlgorithm::Crc32)
-            .body(ByteStream::from(content));
-        let stored = put.send().await.map_err(|error| storage("PutObject", error))?;
-        Ok(stored.e_tag().map(str::to_owned))
-    }
-
-    /// A part of an object, shorter where it ends; nothing when there is no such object.
-    pub(crate) async fn range(&self, key: &str, range: Range<u64>) -> Result<Option<Bytes>, WorkspaceError> {
-        let last = range.end.saturating_sub(1);
-        let get = self.small.get_object().bucket(&self.bucket).key(key);
-        let found = match get.range(format!("bytes={}-{last}", range.start)).send().await {
-            Ok(found) => found,
-            Err(error) if error.as_service_error().is_some_and(is_missing_key) => return Ok(None),
-            Err(error) if error.code() == Some("InvalidRange") => return Ok(Some(Bytes::new())),
-            Err(error) => return Err(storage("GetObject", error)),
-        };
-        let body = found.body.collect().await;
-        let body = body.map_err(|error| WorkspaceError::Storage(format!("GetObject: body cut: {error}")))?;
-        Ok(Some(body.into_bytes()))
-    }
-
-    /// A URL that reads this object, valid from now.
-    pub(crate) async fn sign_get(&self, key: &str, valid_for: Duration) -> Result<String, WorkspaceError> {
-        let get = self.small.get_object().bucket(&self.bucket).key(key);
-        let signed = get.presigned(presigning(valid_for)?).await;
-        let signed = signed.map_err(|error| storage("presign", error))?;
-        Ok(signed.uri().to_owned())
-    }
-
-    /// A URL that writes this object, valid from now. `once`: with the header `If-None-Match: *`, which must be sent.
-    pub(crate) async fn sign_put(
-        &self,
-        key: &str,
-        valid_for: Duration,
-        once: bool,
-    ) -> Result<String, WorkspaceError> {
-        let put = self.small.put_object().bucket(&self.bucket).key(key);
-        let put = if once { put.if_none_match("*") } else { put };
-        let signed = put.presigned(presigning(valid_for)?).await;
-        let signed = signed.map_err(|error| storage("presign", error))?;
-        Ok(signed.uri().to_owned())
-    }
-}
-
-fn presigning(valid_for: Duration) -> Result<PresigningConfig, WorkspaceError> {
-    PresigningConfig::expires_in(valid_for)
-        .map_err(|error| WorkspaceError::Storage(format!("presign: {error}")))
 }

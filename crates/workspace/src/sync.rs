@@ -9,7 +9,7 @@ use crate::path::{HIDDEN, WorkspacePath};
 use crate::run::{RunWorkspace, sha256};
 use bytes::Bytes;
 use domain::files::WorkspaceError;
-use domain::tool::ArtifactRef;
+use domain::tool::{ArtifactRef, FileChange};
 use std::collections::BTreeMap;
 use std::fs::Metadata;
 use std::io;
@@ -33,6 +33,19 @@ impl Manifest {
     pub fn is_empty(&self) -> bool {
         self.files.is_empty()
     }
+
+    fn has(&self, path: &str) -> bool {
+        WorkspacePath::parse(path).is_ok_and(|path| self.files.contains_key(&path))
+    }
+}
+
+/// What [`RunWorkspace::sync_up`] stored.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Synced {
+    /// Added and changed files, by path.
+    pub artifacts: Vec<ArtifactRef>,
+    /// What became of each file, by path.
+    pub changes: Vec<FileChange>,
 }
 
 #[derive(Debug, Clone)]
@@ -93,16 +106,11 @@ impl RunWorkspace {
     }
 
     /// Stores what changed in `dir` since `before` was made and deletes what is gone; everything is stored when
-    /// this returns. Gives back the added and changed files, by path.
+    /// this returns. Gives back the added and changed files, by path, and what became of every file.
     ///
     /// # Errors
     /// [`WorkspaceError::LimitExceeded`] and [`WorkspaceError::InvalidPath`] before anything is stored.
-    pub async fn sync_up(
-        &self,
-        dir: &Path,
-        before: &Manifest,
-        tool: &str,
-    ) -> Result<Vec<ArtifactRef>, WorkspaceError> {
+    pub async fn sync_up(&self, dir: &Path, before: &Manifest, tool: &str) -> Result<Synced, WorkspaceError> {
         let store = self.store(tool)?;
         let root = dir.to_owned();
         let found = blocking(move || walk(&root)).await?;
@@ -119,12 +127,12 @@ impl RunWorkspace {
         };
         let touched: Vec<WorkspacePath> = found.iter().filter_map(changed).collect();
         let uploads = for_all(touched, |path| self.upload(store, dir, path, before)).await?;
-        let gone: Vec<String> = before
+        let deleted: Vec<&WorkspacePath> = before
             .files
             .keys()
             .filter(|path| !found.contains_key(path))
-            .map(|path| self.key(path))
             .collect();
+        let gone: Vec<String> = deleted.iter().map(|path| self.key(path)).collect();
         store.delete(&gone).await?;
         let artifacts: Vec<ArtifactRef> = uploads.into_iter().flatten().collect();
         let used = usage.get_or_insert_default();
@@ -134,7 +142,14 @@ impl RunWorkspace {
                 .iter()
                 .map(|file| (file.storage_key.clone(), file.file_size as u64)),
         );
-        Ok(artifacts)
+        let was_there = |file: &ArtifactRef| before.has(&file.file_path);
+        let stored = artifacts
+            .iter()
+            .map(|file| FileChange::stored(file, was_there(file)));
+        let deleted = deleted.iter().map(|path| FileChange::deleted(path.as_str()));
+        let mut changes: Vec<FileChange> = stored.chain(deleted).collect();
+        changes.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(Synced { artifacts, changes })
     }
 
     /// Stores one file if its content is new.

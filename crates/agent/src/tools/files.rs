@@ -58,9 +58,11 @@ pub(super) async fn write<W: Workspace>(workspace: &W, value: &Value) -> Result<
         .write(&filepath, content.into_bytes().into())
         .await
         .map_err(|error| failed(error, "file_write"))?;
+    let (change, stored) = (stored.change(), stored.artifact);
     let output = json!({"written": true, "filepath": stored.file_path, "bytes": stored.file_size});
     Ok(ToolResult {
         artifacts: vec![stored],
+        changes: vec![change],
         ..ToolResult::ok(output, CREDITS)
     })
 }

@@ -99,5 +99,6 @@ pub(super) fn result(output: Value, ran: SandboxOutput, seconds: u64, credits: f
         credits_used: credits,
         artifacts: ran.artifacts,
         memory: vec![],
+        changes: ran.changes,
     }
 }

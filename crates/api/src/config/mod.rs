@@ -16,7 +16,7 @@ mod options;
 
 pub use domain::WriteMode;
 pub use limits::{CreditOptions, LimitOptions};
-pub use options::{JwtOptions, NeighbourOptions, Options, RuntimeOptions, ServerOptions};
+pub use options::{DownloadOptions, JwtOptions, NeighbourOptions, Options, RuntimeOptions, ServerOptions};
 
 /// The program's command line.
 #[derive(Debug, Parser)]
@@ -136,7 +136,7 @@ impl Options {
         let given = [
             &self.jwt.jwt_secret,
             &self.runtime.runtime_signature_secret,
-            &self.neighbours.s3_secret_key,
+            &self.s3.s3_secret_key,
             &self.neighbours.anthropic_api_key,
             &self.neighbours.openai_api_key,
         ];

@@ -3,6 +3,8 @@
 use super::{CreditOptions, LimitOptions};
 use bootstrap::Redacted;
 use clap::{ArgAction, Args};
+use std::time::Duration;
+use workspace::Workspaces;
 
 /// Everything `agent-api` can be told.
 #[derive(Debug, Clone, Args)]
@@ -21,6 +23,10 @@ pub struct Options {
     pub jwt: JwtOptions,
     #[command(flatten)]
     pub runtime: RuntimeOptions,
+    #[command(flatten)]
+    pub s3: workspace::StoreOptions,
+    #[command(flatten)]
+    pub downloads: DownloadOptions,
     #[command(flatten)]
     pub neighbours: NeighbourOptions,
     #[command(flatten)]
@@ -133,15 +139,36 @@ pub struct RuntimeOptions {
     pub runtime_checkpoint_path: Option<String>,
 }
 
+/// Files handed out.
+#[derive(Debug, Clone, Args)]
+pub struct DownloadOptions {
+    /// Life of an address of a file, in seconds.
+    #[arg(long, env = "DOWNLOAD_URL_TTL_SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=604_800))]
+    pub download_url_ttl_seconds: u64,
+    /// Endpoint of the store in addresses of files, where clients see it under another name than S3_ENDPOINT.
+    #[arg(long, env = "S3_PUBLIC_ENDPOINT")]
+    pub s3_public_endpoint: Option<String>,
+}
+
+impl DownloadOptions {
+    pub const fn ttl(&self) -> Duration {
+        Duration::from_secs(self.download_url_ttl_seconds)
+    }
+}
+
+impl Options {
+    /// The runs' files, to be read.
+    pub fn files(&self) -> Workspaces {
+        match self.downloads.s3_public_endpoint.as_deref() {
+            Some(public) if !public.is_empty() => Workspaces::linked_at(&self.s3, public),
+            _ => Workspaces::for_reading(&self.s3),
+        }
+    }
+}
+
 /// Services this process only reports on: they are the worker's to use.
 #[derive(Debug, Clone, Args)]
 pub struct NeighbourOptions {
-    #[arg(long, env = "S3_ENDPOINT", default_value = "https://sos-ch-gva-2.exo.io")]
-    pub s3_endpoint: String,
-    #[arg(long, env = "S3_ACCESS_KEY", hide_env_values = true)]
-    pub s3_access_key: Option<Redacted<String>>,
-    #[arg(long, env = "S3_SECRET_KEY", hide_env_values = true)]
-    pub s3_secret_key: Option<Redacted<String>>,
     #[arg(long, env = "LLM_PRIMARY_PROVIDER")]
     pub llm_primary_provider: Option<String>,
     #[arg(long, env = "ANTHROPIC_API_KEY", hide_env_values = true)]

@@ -6,6 +6,7 @@
 //! carries is described event by event.
 
 pub mod events;
+pub mod files;
 pub mod operator;
 pub mod params;
 pub mod refusals;
@@ -29,9 +30,10 @@ const TEXT_PATTERN: &str = r"^[^\u0000]*$";
 /// Schemas of what is sent in end with this; all others are answers.
 const REQUEST_SUFFIX: &str = "Request";
 
-const TAGS: [(&str, &str); 5] = [
+const TAGS: [(&str, &str); 6] = [
     ("runs", "Runs and what they did"),
     ("streams", "Live streams (server-sent events)"),
+    ("files", "Files of runs"),
     ("health", "Liveness, readiness, metrics"),
     ("admin", "For operators"),
     ("docs", "This description"),
@@ -78,10 +80,12 @@ pub fn document(version: &str) -> Value {
 }
 
 /// Operations that take the id which `execute` answers.
-const OF_A_RUN: [&str; 7] = [
+const OF_A_RUN: [&str; 9] = [
     "run",
     "events",
     "effects",
+    "files",
+    "files_zip",
     "ticket",
     "think",
     "named_stream",
@@ -97,7 +101,19 @@ fn links() -> Value {
     Value::Object(OF_A_RUN.iter().map(link).collect())
 }
 
+/// The router's name for a path that goes on over slashes; the document has no such notion.
+fn plain_paths(document: &mut Value) {
+    let Some(paths) = document["paths"].as_object_mut() else {
+        return;
+    };
+    let renamed = std::mem::take(paths)
+        .into_iter()
+        .map(|(path, item)| (path.replace("{*", "{"), item));
+    paths.extend(renamed);
+}
+
 fn finish(document: &mut Value) {
+    plain_paths(document);
     document["paths"]["/agent/execute"]["post"]["responses"]["200"]["links"] = links();
     if let Some(schemas) = document["components"]["schemas"].as_object_mut() {
         for (name, schema) in schemas.iter_mut() {

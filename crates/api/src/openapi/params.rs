@@ -97,6 +97,39 @@ pub struct EventsQuery {
     pub limit: i32,
 }
 
+/// `{run_id}` and `{path}`.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct FilePath {
+    /// Id of a run.
+    #[param(value_type = String, format = "uuid")]
+    pub run_id: String,
+    /// Path of a file, relative to the workspace; slashes stay as they are.
+    #[param(min_length = 1, max_length = 512)]
+    pub path: String,
+}
+
+/// `GET …/files`.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct FilesQuery {
+    /// `next_cursor` of the page before.
+    #[param(required = false)]
+    pub cursor: String,
+    /// Files of a page.
+    #[param(minimum = 1, maximum = 1000, default = 100, required = false)]
+    pub limit: i32,
+}
+
+/// `GET …/files/{path}`.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct FileQuery {
+    /// `false`: answer with the address instead of leading there.
+    #[param(default = true, required = false)]
+    pub redirect: bool,
+}
+
 /// `POST …/thinking`.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]

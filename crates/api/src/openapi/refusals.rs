@@ -10,13 +10,14 @@ use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{IntoResponses, ToSchema};
 
 /// What each status means here.
-const MEANINGS: [(u16, &str); 11] = [
+const MEANINGS: [(u16, &str); 12] = [
     (400, "The request cannot be carried out as it is: see `code`"),
     (401, "Not authenticated"),
     (402, "`insufficient_credits`: no credits are left"),
     (403, "`forbidden`: for admins only"),
     (404, "There is no such thing, or it is somebody else's"),
     (409, "In conflict with what is stored: see `code`"),
+    (410, "`files_expired`: the files were deleted by retention"),
     (413, "`payload_too_large`: the body is too large"),
     (
         422,
@@ -86,6 +87,10 @@ kinds! {
     ForRun: 401 404 429 500 503;
     /// As [`ForRun`], with a query.
     ForRunWithQuery: 401 404 422 429 500 503;
+    /// Of routes that give a run's files.
+    ForFiles: 401 404 409 410 422 429 500 503;
+    /// Of the route that gives one file.
+    ForFile: 400 401 404 409 410 422 429 500 503;
     /// Of streams, and of routes that may become one.
     ForStream: 400 401 404 422 429 500 503;
     /// Of `/agent/status`.

@@ -78,6 +78,8 @@ pub struct CreateRequest {
     /// Not used by this action.
     pub user_input: Option<String>,
     /// Not used by this action.
+    pub copy_workspace: Option<bool>,
+    /// Not used by this action.
     pub status: Option<String>,
     /// Not used by this action.
     #[schema(minimum = 1, maximum = 100)]
@@ -114,11 +116,13 @@ pub struct ListRequest {
     /// Not used by this action.
     pub auto_start: Option<bool>,
     /// Not used by this action.
+    pub copy_workspace: Option<bool>,
+    /// Not used by this action.
     #[schema(minimum = 0, maximum = 9)]
     pub priority: Option<i32>,
 }
 
-/// What is to happen to a run. `resume` stores `user_input` as a message of the user.
+/// What is to happen to a run. With `copy_workspace` a `retry` starts with the files of the failed run. `resume` stores `user_input` as a message of the user.
 #[derive(Debug, ToSchema)]
 pub struct RunActionRequest {
     #[schema(inline)]
@@ -126,6 +130,8 @@ pub struct RunActionRequest {
     #[schema(format = "uuid")]
     pub run_id: String,
     pub user_input: Option<String>,
+    /// `retry`: the new run starts with the files of the run it repeats; without it, with none.
+    pub copy_workspace: Option<bool>,
     /// Not used by these actions.
     pub prompt: Option<String>,
     /// Not used by these actions.

@@ -1,6 +1,7 @@
 //! `POST /agent/execute`: one body, nine actions.
 
 use super::list::{self, Listing};
+use super::too_early;
 use crate::auth::{Principal, User, idempotency_key};
 use crate::edge::Trace;
 use crate::error::Problem;
@@ -17,7 +18,7 @@ use domain::breakage::{self, Breakage};
 use domain::canonical::{canonical, sha256_hex};
 use domain::{Command, JobId, MessageId, Rejection, RunId, RunStatus, UserId};
 use http::HeaderMap;
-use runs::{CommandError, Committed, Created, IdempotencyKey, NewRun, Orchestration};
+use runs::{CommandError, Committed, Created, IdempotencyKey, NewRun, Orchestration, RetryEdits};
 use serde_json::{Value, json};
 
 /// Runs per page of `list`, unless asked otherwise.
@@ -34,6 +35,7 @@ pub struct Execute {
     user_input: Option<String>,
     connector_ids: Vec<String>,
     auto_start: Option<bool>,
+    copy_workspace: bool,
     priority: u8,
     status: Option<String>,
     limit: u32,
@@ -50,6 +52,7 @@ impl FromFields for Execute {
             user_input: fields.text("user_input"),
             connector_ids: fields.texts("connector_ids"),
             auto_start: fields.flag("auto_start"),
+            copy_workspace: fields.flag("copy_workspace").unwrap_or_default(),
             priority: fields.int("priority", 0..=9).unwrap_or(0) as u8,
             status: fields.text("status"),
             limit: fields
@@ -101,8 +104,8 @@ pub async fn execute(
         "pause" => call.pause(request.named_run()?).await?,
         "resume" => call.resume(request.named_run()?, request.user_input).await?,
         "retry" => {
-            call.retry(request.named_run()?, stored_key(&headers, &whole)?)
-                .await?
+            let key = stored_key(&headers, &whole)?;
+            call.retry(&request, key).await?
         }
         "status" => call.status(request.named_run()?).await?,
         unknown => {
@@ -187,6 +190,7 @@ impl Call<'_> {
             priority: request.priority,
             auto_start: request.auto_start.unwrap_or(limits.create_autostart),
             retry_of: None,
+            copy_workspace: false,
             traceparent: self.trace.traceparent.clone(),
             max_retries: limits.max_retries,
         };
@@ -194,14 +198,22 @@ impl Call<'_> {
         Ok(self.created(created).await)
     }
 
-    async fn retry(&self, run: RunId, key: Option<IdempotencyKey>) -> Result<Value, Problem> {
+    async fn retry(&self, request: &Execute, key: Option<IdempotencyKey>) -> Result<Value, Problem> {
+        let run = request.named_run()?;
         self.app.may_write()?;
         self.app.head(self.caller, run).await?;
         if let Some(answer) = self.pay(key.as_ref()).await? {
             return Ok(answer);
         }
         let job = (self.trace.traceparent.as_str(), self.app.limits.max_retries);
-        let retried = self.orchestration().retry(self.user(), run, key, job).await;
+        let edits = RetryEdits {
+            copy_workspace: request.copy_workspace,
+            ..RetryEdits::default()
+        };
+        let orchestration = self.orchestration();
+        let retried = orchestration
+            .retry_edited(self.user(), (run, edits), key, job)
+            .await;
         Ok(self.created(retried.map_err(refused)?).await)
     }
 
@@ -244,7 +256,7 @@ impl Call<'_> {
     /// Runs a command and delivers what it led to.
     async fn command(&self, run: RunId, command: Command) -> Result<Committed, CommandError> {
         if breakage::is(Breakage::PushBeforeCommit) {
-            self.push_too_early(run, &command).await;
+            too_early::push(self.app, self.trace, run, &command).await;
         }
         let traceparent = &self.trace.traceparent;
         let signal = matches!(command, Command::Stop | Command::Pause);
@@ -254,27 +266,6 @@ impl Call<'_> {
             .await?;
         self.app.delivery.deliver(&committed, signal).await;
         Ok(committed)
-    }
-
-    /// What must never happen: the queue knows of the start before the store does.
-    async fn push_too_early(&self, run_id: RunId, command: &Command) {
-        const HEAD_START: std::time::Duration = std::time::Duration::from_millis(200);
-        let (Command::Start { job_id }, Some(queue)) = (command, &self.app.queue) else {
-            return;
-        };
-        let job = domain::Job {
-            job_id: *job_id,
-            run_id,
-            attempt: 1,
-            retry_count: 0,
-            priority: 0,
-            enqueued_at: self.app.clock.now(),
-            traceparent: self.trace.traceparent.clone(),
-        };
-        if let Err(error) = queue.push(&job).await {
-            tracing::warn!(error = %crate::error::chain(&error), "early push failed");
-        }
-        tokio::time::sleep(HEAD_START).await;
     }
 
     /// As [`Call::command`], answered with the new status and the plan there is.

@@ -4,6 +4,7 @@ pub mod debug;
 pub mod effects;
 pub mod events;
 pub mod execute;
+pub mod files;
 pub mod health;
 pub mod list;
 pub mod logs;
@@ -13,6 +14,7 @@ pub mod status;
 pub mod stream;
 pub mod thinking;
 pub mod ticket;
+mod too_early;
 
 use crate::edge::{self, Edge};
 use crate::error::Problem;
@@ -45,6 +47,9 @@ pub fn described() -> OpenApiRouter<App> {
         .routes(routes!(status::one))
         .routes(routes!(effects::list))
         .routes(routes!(effects::settle))
+        .routes(routes!(files::list))
+        .routes(routes!(files::archive))
+        .routes(routes!(files::one))
         .routes(routes!(debug::worker_status))
 }
 

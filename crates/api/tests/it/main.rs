@@ -12,6 +12,7 @@ mod auth;
 mod commands;
 mod creating;
 mod errors;
+mod files;
 mod harness;
 mod internal;
 mod jwks;

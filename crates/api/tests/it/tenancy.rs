@@ -75,7 +75,7 @@ fn asks(document: &Value) -> (Vec<Ask>, Vec<String>) {
                     resolve(document, one)["name"] == "run_id" && resolve(document, one)["in"] == "query"
                 })
             });
-            let mut url = path.replace("{step_id}", "1");
+            let mut url = path.replace("{step_id}", "1").replace("{path}", "a/b");
             if in_query {
                 url.push_str("?run_id={run_id}");
             } else if url.ends_with("/thinking") {

@@ -161,7 +161,7 @@ pub struct DropArgs {
 }
 
 /// A length of time in words; a day has 24 hours.
-fn duration(text: &str) -> Result<jiff::SignedDuration, String> {
+pub(super) fn duration(text: &str) -> Result<jiff::SignedDuration, String> {
     let wrong = |error: jiff::Error| format!("{error}; try 90s, 30m, 2h or 7d");
     let span: jiff::Span = text.parse().map_err(wrong)?;
     let day = jiff::SpanRelativeTo::days_are_24_hours();

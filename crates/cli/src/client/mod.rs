@@ -5,6 +5,7 @@ pub mod sse;
 
 use crate::failure::{Code, Failure};
 use crate::place::Place;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -15,6 +16,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Where the API listens when nothing else is said (AA-1).
 const DEFAULT_API_URL: &str = "http://127.0.0.1:8000";
+/// Left as they are in a path of a file.
+const PATH: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'/')
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~');
 /// Stands for the newest run wherever a run is named.
 pub const LAST: &str = "last";
 
@@ -75,6 +83,20 @@ impl Api {
     /// Says what became of a tool call.
     pub async fn settle_effect(&self, run: &str, step: &str, told: &Value) -> Result<Value, Failure> {
         self.post(&format!("/agent/run/{run}/effects/{step}"), told).await
+    }
+
+    /// Where a file can be fetched without a token: `{"url","expires_at"}`.
+    pub async fn file_url(&self, run: &str, path: &str) -> Result<Value, Failure> {
+        let path = utf8_percent_encode(path, PATH);
+        let url = self.url(&format!("/agent/run/{run}/files/{path}?redirect=false"));
+        let request = self.http.get(url).timeout(ANSWER_TIMEOUT);
+        json_of(self.send(request).await?).await
+    }
+
+    /// All files of a run as a zip, as it comes.
+    pub async fn zip(&self, run: &str) -> Result<Response, Failure> {
+        let url = self.url(&format!("/agent/run/{run}/files.zip"));
+        self.send(self.http.get(url)).await
     }
 
     /// One page of `GET /agent/logs`, after a seq.

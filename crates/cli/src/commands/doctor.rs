@@ -285,14 +285,21 @@ fn sandbox(place: &Place) -> Check {
         return Check::new("sandbox", "read the settings", Ok(elsewhere));
     }
     let program = binaries::ours("agent-worker", &envfile::process());
-    Check::new("sandbox", tried, program.and_then(|program| isolation(&program, place)))
+    Check::new(
+        "sandbox",
+        tried,
+        program.and_then(|program| isolation(&program, place)),
+    )
 }
 
 fn isolation(program: &Path, place: &Place) -> Result<String, Failure> {
     let mut command = Command::new(program);
     command.args(["check", "sandbox"]).env("TOOL_EXECUTOR", "local");
     // Settings that must be there; nothing is connected to.
-    for (name, default) in [("DATABASE_URL", "postgresql://127.0.0.1/"), ("REDIS_URL", "redis://127.0.0.1/")] {
+    for (name, default) in [
+        ("DATABASE_URL", "postgresql://127.0.0.1/"),
+        ("REDIS_URL", "redis://127.0.0.1/"),
+    ] {
         command.env(name, place.get(name).unwrap_or(default));
     }
     if let Some(dir) = place.get("TOOL_SCRATCH_DIR") {

@@ -1,14 +1,17 @@
-//! Files of a run, straight from object storage.
+//! Files of a run, straight from object storage; a zip and addresses through the API.
 
 use crate::args::{FilesAction, FilesArgs};
 use crate::client::Api;
 use crate::console::{Console, harmless};
 use crate::failure::{Code, Failure};
-use crate::objects::{Bucket, Object, S3Settings, run_prefix};
+use crate::objects::{Bucket, Object, S3Settings};
 use crate::place::Place;
 use crate::render;
+use domain::UserId;
 use serde_json::json;
+use std::io::Write as _;
 use std::path::{Component, Path, PathBuf};
+use workspace::run_prefix;
 
 /// Below a run's prefix: ours, not the agent's (AA-90).
 const HIDDEN: &str = ".agent/";
@@ -17,13 +20,21 @@ const HIDDEN: &str = ".agent/";
 pub async fn files(console: Console, place: &Place, args: &FilesArgs) -> Result<Code, Failure> {
     let api = Api::at(place)?;
     let run = api.resolve(&args.run).await?;
+    match &args.action {
+        Some(FilesAction::Zip { output }) => return zip(console, &api, &run, output.as_deref()).await,
+        Some(FilesAction::Url { path }) => return url(console, &api, &run, path).await,
+        _ => {}
+    }
     // Also the check that the run is ours: the API answers 404 for anybody else's.
     let answer = api.status(&run, &[]).await?;
     let user = answer["run"]["user_id"]
         .as_str()
         .ok_or_else(|| Failure::new("the API's answer names no user"))?;
     let bucket = Bucket::new(&S3Settings::of(place)?);
-    let prefix = run_prefix(user, &run);
+    let run_id = run
+        .parse()
+        .map_err(|_| Failure::new(format!("not a run id: {run}")))?;
+    let prefix = run_prefix(&UserId::from(user), run_id);
     match &args.action {
         None => list(console, &bucket, &prefix, false).await,
         Some(FilesAction::Ls { json }) => list(console, &bucket, &prefix, *json).await,
@@ -33,7 +44,50 @@ pub async fn files(console: Console, place: &Place, args: &FilesArgs) -> Result<
             Ok(Code::Ok)
         }
         Some(FilesAction::Pull { dir }) => pull(console, &bucket, &prefix, dir).await,
+        Some(FilesAction::Zip { .. } | FilesAction::Url { .. }) => Ok(Code::Ok),
     }
+}
+
+/// Fetches the zip; a file of it is there only when it is whole.
+async fn zip(console: Console, api: &Api, run: &str, output: Option<&Path>) -> Result<Code, Failure> {
+    let mut answer = api.zip(run).await?;
+    let cut = |error: reqwest::Error| {
+        Failure::new("the zip broke off")
+            .why(&error)
+            .fix("try again; nothing was kept of it")
+    };
+    if output == Some(Path::new("-")) {
+        while let Some(chunk) = answer.chunk().await.map_err(cut)? {
+            console.raw(&chunk)?;
+        }
+        return Ok(Code::Ok);
+    }
+    let target = output.map_or_else(|| PathBuf::from(format!("run-{run}.zip")), Path::to_owned);
+    let mut part = target.clone().into_os_string();
+    part.push(".part");
+    let part = PathBuf::from(part);
+    let fetched = async {
+        let mut file = std::fs::File::create(&part)?;
+        while let Some(chunk) = answer.chunk().await.map_err(cut)? {
+            file.write_all(&chunk)?;
+        }
+        std::fs::rename(&part, &target)?;
+        Ok::<(), Failure>(())
+    };
+    if let Err(failure) = fetched.await {
+        std::fs::remove_file(&part).ok();
+        return Err(failure);
+    }
+    console.out(&target.to_string_lossy())?;
+    Ok(Code::Ok)
+}
+
+async fn url(console: Console, api: &Api, run: &str, path: &str) -> Result<Code, Failure> {
+    let link = api.file_url(run, path).await?;
+    console.out(super::runs::text(&link, "url")?)?;
+    let until = link["expires_at"].as_str().unwrap_or_default();
+    console.note(&format!("good until {until}, for whoever has it"));
+    Ok(Code::Ok)
 }
 
 async fn visible(bucket: &Bucket, prefix: &str) -> Result<Vec<(String, Object)>, Failure> {

@@ -3,13 +3,14 @@
 pub mod doctor;
 pub mod effects;
 pub mod files;
+pub mod gc;
 pub mod queue;
 pub mod redis_facts;
 pub mod runs;
 pub mod system;
 pub mod watch;
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, WorkspaceAction};
 use crate::client::Api;
 use crate::console::Console;
 use crate::failure::{Code, Failure};
@@ -36,8 +37,12 @@ pub async fn dispatch(console: Console, cli: Cli) -> Result<Code, Failure> {
         Command::Stop(args) => runs::act(console, &Api::at(&place()?)?, "stop", &args.run).await,
         Command::Pause(args) => runs::act(console, &Api::at(&place()?)?, "pause", &args.run).await,
         Command::Resume(args) => runs::resume(console, &Api::at(&place()?)?, &args).await,
-        Command::Retry(args) => runs::retry(console, &Api::at(&place()?)?, &args.run).await,
+        Command::Retry(args) => runs::retry(console, &Api::at(&place()?)?, &args).await,
         Command::Files(args) => files::files(console, &place()?, &args).await,
+        Command::Workspace(args) => {
+            let WorkspaceAction::Gc(args) = args.action;
+            gc::gc(console, &place()?, &args).await
+        }
         Command::Effects(args) => effects::effects(console, &Api::at(&place()?)?, &args).await,
         Command::Queue(args) => queue::queue(console, &place()?, &args).await,
         Command::Doctor { json } => doctor::doctor(console, &place()?, json).await,

@@ -1,6 +1,6 @@
 //! Runs: list, status, stop, pause, resume, retry.
 
-use crate::args::{ResumeArgs, RunsArgs};
+use crate::args::{ResumeArgs, RetryRunArgs, RunsArgs};
 use crate::client::Api;
 use crate::console::{Console, one_line};
 use crate::failure::{Code, Failure};
@@ -126,9 +126,11 @@ pub async fn resume(console: Console, api: &Api, args: &ResumeArgs) -> Result<Co
 }
 
 /// `agentctl retry`: a new run of the same prompt.
-pub async fn retry(console: Console, api: &Api, run: &str) -> Result<Code, Failure> {
-    let id = api.resolve(run).await?;
-    let answer = api.execute("retry", json!({"run_id": id})).await?;
+pub async fn retry(console: Console, api: &Api, args: &RetryRunArgs) -> Result<Code, Failure> {
+    let id = api.resolve(&args.run).await?;
+    let copy = args.copy_workspace.then_some(true);
+    let fields = json!({"run_id": id, "copy_workspace": copy});
+    let answer = api.execute("retry", fields).await?;
     told(console, &answer)?;
     let new = text(&answer, "run_id")?;
     console.note(&format!("follow it with `agentctl logs {new} -f`"));

@@ -7,6 +7,7 @@ mod cancelling;
 mod commands;
 mod effects;
 mod errors;
+mod files;
 mod freeze;
 mod happy;
 mod leaving;

@@ -148,6 +148,8 @@ fn api_program(database_url: &str, redis_url: &str, s3: &S3, port: u16) -> Progr
         .env("S3_ENDPOINT", s3.endpoint())
         .env("S3_ACCESS_KEY", s3.access_key())
         .env("S3_SECRET_KEY", s3.secret_key())
+        .env("S3_REGION", s3.region())
+        .env("S3_WORKSPACE_BUCKET", s3.bucket())
 }
 
 impl System {

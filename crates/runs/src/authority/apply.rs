@@ -12,6 +12,9 @@ use serde_json::{Value, json};
 
 const UPDATE_PLAN: &str = "UPDATE agent_runs SET plan = $2 WHERE id = $1";
 
+const WORKSPACE_COPIED: &str =
+    "UPDATE agent_runs SET metadata = metadata || '{\"workspace_copied\": true}' WHERE id = $1";
+
 const INSERT_TURN: &str = "INSERT INTO agent_turns
         (run_id, turn, raw, actions, fault, model, provider, created_at)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
@@ -83,6 +86,10 @@ impl Batch<'_> {
                 self.push(NewEvent::phase_advance(from, to, self.run.state.total_phases));
             }
             Change::Waiting(what) => self.run.waiting_for = what,
+            Change::WorkspaceCopied => {
+                let params = params![self.run.state.id.0];
+                self.writes.push(Statement::new(WORKSPACE_COPIED, params));
+            }
         }
     }
 

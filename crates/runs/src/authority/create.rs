@@ -33,6 +33,8 @@ pub struct NewRun {
     /// Queue it in the same transaction.
     pub auto_start: bool,
     pub retry_of: Option<RunId>,
+    /// Begin with the files of the run that is repeated. Stored as `metadata.copy_workspace`.
+    pub copy_workspace: bool,
     /// W3C trace context of the request.
     pub traceparent: String,
     /// Attempts beyond the first.
@@ -94,12 +96,18 @@ fn queued(batch: &mut Batch<'_>) -> Job {
 /// Member of a run's metadata: it goes on without credits.
 const CREDITS_EXEMPT: &str = "credits_exempt";
 
+/// Member of a run's metadata: its worker is to bring it the files of the run it repeats.
+const COPY_WORKSPACE: &str = "copy_workspace";
+
 /// What never changes of a run.
 fn fresh_params(new: &NewRun, exempt: bool) -> Vec<Param> {
     let mut metadata = match &new.project_id {
         Some(project) => json!({"project_id": project}),
         None => Value::Object(serde_json::Map::new()),
     };
+    if new.copy_workspace {
+        metadata[COPY_WORKSPACE] = Value::Bool(true);
+    }
     if exempt {
         metadata[CREDITS_EXEMPT] = Value::Bool(true);
     }

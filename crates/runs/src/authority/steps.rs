@@ -7,10 +7,10 @@ use domain::clock::wire_time;
 use domain::event::NewEvent;
 use domain::ids::StepId;
 use domain::run::StepStatus;
-use domain::tool::{ArtifactRef, ToolResult};
+use domain::tool::{ArtifactRef, ToolResult, files_of_step};
 use domain::waiting::{is_sandbox_capacity, sandbox_capacity};
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A step without a result yet.
 #[derive(Debug, Clone)]
@@ -49,6 +49,8 @@ const SETTLE_STEP: &str = "UPDATE agent_steps
     SET status = $2, tool_output = $3, credits_used = $4::float8::numeric, error_message = $5,
         completed_at = $6, duration_ms = $7, settled_epoch = $8, metadata = metadata - 'outcome' - 'waiting'
     WHERE id = $1";
+
+const FILES_OF_STEP: &str = "UPDATE agent_steps SET metadata = metadata || $2::jsonb WHERE id = $1";
 
 /// The result as a message; the provider's call id is looked up in the turn that asked for the step.
 const INSERT_RESULT_MESSAGE: &str = "INSERT INTO agent_messages
@@ -176,6 +178,11 @@ impl Batch<'_> {
         }
         self.run.counters.credits += result.credits_used;
         let at = self.settle_row(step_id, &step, (status, duration_ms), result);
+        if !result.changes.is_empty() {
+            let files = json!({"files": files_of_step(&result.changes)});
+            self.writes
+                .push(Statement::new(FILES_OF_STEP, params![step_id.0, files]));
+        }
         self.charge(step_id, result.credits_used, at);
         for artifact in &result.artifacts {
             self.artifact(step_id, artifact);

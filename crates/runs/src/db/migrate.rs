@@ -41,6 +41,7 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!("0004_effects"),
     migration!("0005_signing_keys"),
     migration!("0006_tenancy"),
+    migration!("0007_workspaces"),
 ];
 
 /// Tables of schema `runtime` that must exist afterwards.

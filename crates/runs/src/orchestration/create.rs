@@ -45,6 +45,8 @@ pub struct RetryEdits {
     pub prompt: Option<String>,
     /// 0 to 9.
     pub priority: Option<u8>,
+    /// Begin with the files of the failed run.
+    pub copy_workspace: bool,
 }
 
 impl Orchestration {
@@ -112,7 +114,7 @@ impl Orchestration {
             .await
     }
 
-    /// As [`Orchestration::retry`], with another prompt or priority.
+    /// As [`Orchestration::retry`], with another prompt or priority, or with its files.
     pub async fn retry_edited(
         &self,
         owner: &UserId,
@@ -146,6 +148,7 @@ impl Orchestration {
             priority: edits.priority.unwrap_or(priority as u8),
             auto_start: true,
             retry_of: Some(failed),
+            copy_workspace: edits.copy_workspace,
             traceparent: traceparent.to_owned(),
             max_retries,
         };

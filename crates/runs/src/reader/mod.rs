@@ -2,12 +2,14 @@
 
 mod effects;
 mod events;
+mod files;
 mod lists;
 pub(crate) mod rows;
 mod views;
 mod waiting;
 
 pub use events::{LogPage, LogQuery};
+pub use files::KnownFile;
 pub use lists::{BadCursor, RunList, RunListQuery};
 pub use views::{RunHead, RunParts};
 pub use waiting::IN_LINE;

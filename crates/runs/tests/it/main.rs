@@ -17,6 +17,7 @@ mod reading;
 mod recordings;
 mod redaction;
 mod reprojection;
+mod retention;
 mod runtime;
 mod steps;
 mod support;

@@ -4,7 +4,7 @@ use domain::ids::StepId;
 use domain::job::Job;
 use domain::run::StepStatus;
 use domain::status::RunStatus;
-use domain::tool::{ArtifactRef, ToolResult};
+use domain::tool::{ArtifactRef, FileChange, ToolResult};
 use runs::{Claimed, Orchestration, RunLimits, RunParts};
 use serde_json::json;
 use std::sync::Arc;
@@ -279,4 +279,38 @@ async fn a_step_without_room_is_pending_and_tells_it_once_however_often_it_waits
     let done = vec![waits[0].clone(), settled(id, ToolResult::ok(json!({}), 1.0))];
     store.progress(job.run_id, epoch, done).await.unwrap();
     assert_eq!(shown().await, (json!("completed"), json!(null), json!(null)));
+}
+
+#[tokio::test]
+async fn what_a_step_did_to_files_is_kept_with_it_and_shown() {
+    let store = store().await;
+    let (job, epoch) = store.executing().await;
+    let id = step_id();
+    let mut result = with_file("a.txt");
+    result.changes = vec![
+        FileChange::stored(&result.artifacts[0], false),
+        FileChange::deleted("old.txt"),
+    ];
+    let work = vec![turn(1), step(id, 1), settled(id, result)];
+    store.progress(job.run_id, epoch, work).await.unwrap();
+    let steps = store.reader.parts(job.run_id, RunParts::Steps, 10).await.unwrap();
+    let files = json!({"added": [{"path": "a.txt", "sha256": "aa", "bytes": 3}], "changed": [], "deleted": ["old.txt"]});
+    assert_eq!(steps[0]["metadata"]["files"], files);
+    assert_eq!(
+        steps[0]["tool_output"].as_object().unwrap().len(),
+        6,
+        "{}",
+        steps[0]
+    );
+    // A worker that was lost meanwhile comes late with its own result.
+    let late = settled(id, with_file("b.txt"));
+    store.progress(job.run_id, epoch, vec![late]).await.unwrap();
+    let steps = store.reader.parts(job.run_id, RunParts::Steps, 10).await.unwrap();
+    assert_eq!(steps[0]["metadata"]["files"], files);
+    let known = store
+        .reader
+        .known_files(job.run_id, vec!["a.txt".to_owned(), "none".to_owned()])
+        .await
+        .unwrap();
+    assert_eq!((known.len(), known["a.txt"].sha256.as_str()), (1, "aa"));
 }

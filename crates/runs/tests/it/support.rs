@@ -62,6 +62,7 @@ pub(crate) fn new_run(auto_start: bool) -> NewRun {
         priority: 0,
         auto_start,
         retry_of: None,
+        copy_workspace: false,
         traceparent: TRACE.to_owned(),
         max_retries: 3,
     }

@@ -5,10 +5,9 @@ use super::machine::{Machine, failed};
 use super::options::SandboxOptions;
 use super::scratch::StepDir;
 use super::tool_name;
-use crate::workspace::{Manifest, RunWorkspace, Workspaces};
+use crate::workspace::{Manifest, RunWorkspace, Synced, Workspaces};
 use agent::ports::{Sandbox, SandboxError, SandboxEvents, SandboxOutput, SandboxRequest};
 use domain::Redactor;
-use domain::tool::ArtifactRef;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,7 +87,9 @@ impl LocalSandbox {
         let mut output = machine
             .run(request, &launch, &step, (events, cancel, files.max_bytes))
             .await?;
-        output.artifacts = files.store(&step).await?;
+        let stored = files.store(&step).await?;
+        output.artifacts = stored.artifacts;
+        output.changes = stored.changes;
         output.ephemeral_workspace = files.workspace.is_none();
         Ok(output)
     }
@@ -171,12 +172,12 @@ impl Files {
         })
     }
 
-    async fn store(&self, step: &StepDir) -> Result<Vec<ArtifactRef>, SandboxError> {
+    async fn store(&self, step: &StepDir) -> Result<Synced, SandboxError> {
         match &self.workspace {
             Some(workspace) => Ok(workspace
                 .sync_up(&step.workspace(), &self.before, self.tool)
                 .await?),
-            None => Ok(vec![]),
+            None => Ok(Synced::default()),
         }
     }
 }

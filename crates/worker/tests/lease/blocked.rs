@@ -43,6 +43,7 @@ async fn hold_a_run() -> Held {
         priority: 0,
         auto_start: true,
         retry_of: None,
+        copy_workspace: false,
         traceparent: "00-0123456789abcdef0123456789abcdef-0123456789abcdef-01".to_owned(),
         max_retries: 3,
     };

@@ -10,6 +10,8 @@ async fn files_are_written_read_and_listed() {
             .write("./docs//grüezi.md", Bytes::from("grüezi"))
             .await
             .unwrap();
+        assert!(!artifact.replaced, "{store}");
+        let artifact = artifact.artifact;
         assert_eq!(artifact.file_path, "docs/grüezi.md", "{store}");
         assert_eq!(
             (artifact.file_size, artifact.mime_type.as_str()),

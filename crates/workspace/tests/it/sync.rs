@@ -1,4 +1,5 @@
 use crate::setup::{MAX_FILE, both, names, of, read, write};
+use domain::tool::FileChangeKind;
 use std::fs;
 
 #[tokio::test]
@@ -23,15 +24,33 @@ async fn a_directory_round_trip_stores_exactly_what_changed() {
                 .sync_up(dir.path(), &before, "shell")
                 .await
                 .unwrap()
+                .changes
                 .is_empty()
         );
         fs::write(dir.path().join("d/b"), "two").unwrap();
         fs::write(dir.path().join("d/c"), "3").unwrap();
         fs::write(dir.path().join("new"), "4").unwrap();
         fs::remove_file(dir.path().join("a")).unwrap();
-        let uploaded = workspace.sync_up(dir.path(), &before, "shell").await.unwrap();
-        let paths: Vec<&str> = uploaded.iter().map(|file| file.file_path.as_str()).collect();
+        let synced = workspace.sync_up(dir.path(), &before, "shell").await.unwrap();
+        let paths: Vec<&str> = synced
+            .artifacts
+            .iter()
+            .map(|file| file.file_path.as_str())
+            .collect();
         assert_eq!(paths, ["d/b", "new"]);
+        let changes = synced
+            .changes
+            .iter()
+            .map(|file| (file.path.as_str(), file.change, file.bytes));
+        assert_eq!(
+            changes.collect::<Vec<_>>(),
+            [
+                ("a", FileChangeKind::Deleted, None),
+                ("d/b", FileChangeKind::Changed, Some(3)),
+                ("new", FileChangeKind::Added, Some(1)),
+            ],
+            "{store}"
+        );
         assert_eq!(names(&workspace, "").await, ["d/b", "d/c", "new"]);
         assert_eq!(read(&workspace, "d/b").await, "two");
     }
@@ -58,6 +77,7 @@ async fn a_change_that_keeps_size_and_time_is_still_seen() {
             .sync_up(dir.path(), &before, "shell")
             .await
             .unwrap()
+            .artifacts
             .len(),
         1
     );

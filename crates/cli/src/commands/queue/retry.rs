@@ -204,6 +204,7 @@ impl Retrier<'_> {
         let edits = RetryEdits {
             prompt: self.payload.prompt.clone(),
             priority: self.payload.priority,
+            copy_workspace: false,
         };
         let traceparent = child_traceparent(&job.traceparent, seed()).unwrap_or_else(fresh_traceparent);
         let origin = (traceparent.as_str(), self.max_retries);

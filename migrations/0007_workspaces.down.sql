@@ -1,0 +1,2 @@
+DROP INDEX agent_runs_retries, agent_runs_ended;
+DROP TABLE agent_workspaces;
