@@ -212,8 +212,8 @@ look_into_tools() {
     [ $? -lt 126 ]
     result $? "agent-$image: the supervisor starts"
     if [ -n "$real" ]; then
-        ! LC_ALL=C grep -aq 'ld-linux' "$tree/usr/local/bin/agent-tool-supervisor"
-        result $? "agent-$image: the supervisor is static"
+        says 'the supervisor is static' 'statically linked|not a dynamic executable' ldd /usr/local/bin/agent-tool-supervisor
+        says 'the supervisor says its usage' '^agent-tool-supervisor: ' agent-tool-supervisor --help
     fi
 }
 
