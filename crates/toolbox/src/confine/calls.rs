@@ -156,7 +156,7 @@ fn rules(network: bool) -> Built<Rules> {
     let typing = |request: u64| all(&[(1, Word, Eq, request)]);
     rules.insert(
         libc::SYS_ioctl,
-        vec![typing(libc::TIOCSTI as u64)?, typing(TIOCLINUX)?],
+        vec![typing(TIOCSTI)?, typing(TIOCLINUX)?],
     );
     for call in NOT_ON_THE_FIRST {
         rules.insert(call, vec![all(&[(0, Word, Eq, FIRST)])?]);
@@ -178,6 +178,7 @@ fn devices() -> Vec<(i64, u8)> {
     ]
 }
 
+const TIOCSTI: u64 = 0x5412;
 const TIOCLINUX: u64 = 0x541c;
 
 const fn families(network: bool) -> &'static [i32] {

@@ -9,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Tells namespaces, network devices, names of variables and whether the kernel's settings could be written.
+/// Tells namespaces, network devices, names of variables, whether the kernel's settings could be written, and whether
+/// Landlock and the filter of system calls hold.
 const LOOK_AROUND: &str = r#"
 for kind in user pid net ipc uts cgroup mnt; do echo "ns $(readlink /proc/self/ns/$kind)"; done
 while read -r name rest; do case $name in *:*) echo "dev ${name%%:*}";; esac; done < /proc/net/dev
@@ -17,6 +18,8 @@ env | while IFS='=' read -r name rest; do echo "env $name"; done
 [ -w /proc/sys/kernel/core_pattern ] && echo "open /proc/sys"
 [ -e /root ] && echo "open /root"
 [ -w /usr ] && echo "open /usr"
+(: < /run/confine) 2>/dev/null && echo "open /run/confine"
+while read -r name value; do [ "$name" = Seccomp: ] && [ "$value" != 2 ] && echo "open calls"; done < /proc/self/status
 echo done
 "#;
 const NAMESPACES: [&str; 7] = ["user", "pid", "net", "ipc", "uts", "cgroup", "mnt"];
@@ -123,6 +126,8 @@ mod tests {
             "env AWS_SECRET_ACCESS_KEY",
             "open /proc/sys",
             "open /root",
+            "open /run/confine",
+            "open calls",
         ] {
             assert!(judge(&seen(leak)).unwrap_err().contains(leak));
         }

@@ -1,46 +1,4 @@
-use crate::setup::{code, permissions, start};
-
-#[tokio::test]
-async fn there_is_no_network() {
-    let setup = start().await;
-    // A server of this machine that a program could otherwise reach.
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let source = format!(
-        "import socket, os\nprint(sorted(os.listdir('/sys/class/net')) if os.path.isdir('/sys') else 'no /sys')\n\
-         for host, port in [('127.0.0.1', {port}), ('1.1.1.1', 53), ('169.254.169.254', 80)]:\n\
-         \x20   s = socket.socket(); s.settimeout(2)\n\
-         \x20   try:\n        s.connect((host, port)); print('CONNECTED', host)\n\
-         \x20   except OSError as error: print('refused')\n"
-    );
-    let output = setup.run(&code("python", &source)).await.unwrap();
-    assert_eq!(
-        output.stdout, "no /sys\nrefused\nrefused\nrefused\n",
-        "{}",
-        output.stderr
-    );
-    let devices = setup.sh("tail -n +3 /proc/net/dev | cut -d: -f1").await.stdout;
-    assert_eq!(devices.trim(), "lo");
-}
-
-#[tokio::test]
-async fn the_environment_holds_nothing_of_ours() {
-    let setup = start().await;
-    let names = setup
-        .sh("tr '\\0' '\\n' < /proc/self/environ | cut -d= -f1 | sort")
-        .await
-        .stdout;
-    let extra: Vec<&str> = names
-        .lines()
-        .filter(|name| !["HOME", "LANG", "PATH", "TMPDIR", "PWD", "SHLVL", "_", "OLDPWD"].contains(name))
-        .collect();
-    assert!(extra.is_empty(), "{extra:?}");
-    let all = setup
-        .sh("cat /proc/*/environ 2>/dev/null | tr '\\0' '\\n'")
-        .await
-        .stdout;
-    assert!(!all.contains("CARGO"), "{all}");
-}
+use crate::setup::{permissions, start};
 
 #[tokio::test]
 async fn files_of_the_host_cannot_be_seen() {
@@ -83,21 +41,6 @@ async fn files_of_the_host_cannot_be_seen() {
 }
 
 #[tokio::test]
-async fn processes_of_the_host_cannot_be_seen() {
-    let setup = start().await;
-    let output = setup
-        .sh("ls -d /proc/[0-9]* | wc -l; for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline; echo; done")
-        .await;
-    let count: u32 = output.stdout.lines().next().unwrap().parse().unwrap();
-    assert!(count < 10, "{}", output.stdout);
-    assert!(!output.stdout.contains("deps/sandbox-"), "{}", output.stdout);
-    let outside = setup
-        .sh("cat /proc/1/root/etc/shadow /proc/1/cwd/../etc/shadow; ls -A /proc/1/root/root")
-        .await;
-    assert_ne!(outside.exit_code, Some(0), "{}", outside.stdout);
-}
-
-#[tokio::test]
 async fn the_system_cannot_be_written() {
     let setup = start().await;
     for target in [
@@ -117,31 +60,6 @@ async fn the_system_cannot_be_written() {
         .sh(": > /tmp/x && : > /dev/shm/x && : > /workspace/x && echo fine")
         .await;
     assert_eq!(output.stdout, "fine\n", "{}", output.stderr);
-}
-
-#[tokio::test]
-async fn no_rights_are_left() {
-    let setup = start().await;
-    let status = setup
-        .sh("id -u; grep -E '^(CapEff|CapPrm|CapBnd|NoNewPrivs)' /proc/self/status")
-        .await
-        .stdout;
-    let lines: Vec<&str> = status.lines().collect();
-    assert_eq!(lines[0], "65534");
-    assert!(
-        lines[1..4].iter().all(|line| line.ends_with("0000000000000000")),
-        "{status}"
-    );
-    assert_eq!(lines[4], "NoNewPrivs:\t1");
-    for command in [
-        "mount -t tmpfs none /tmp",
-        "unshare -U true",
-        "chroot / true",
-        "hostname x",
-        "su -c true",
-    ] {
-        assert_ne!(setup.sh(command).await.exit_code, Some(0), "{command}");
-    }
 }
 
 #[tokio::test]

@@ -1,9 +1,8 @@
-//! The local sandbox on this very machine: what programs can do, and what they cannot.
+//! What is the local sandbox's own; what it has in common with the others is in the suite `conformance`.
 #![cfg(test)]
 
 mod ending;
 mod files;
 mod isolation;
-mod limits;
 mod programs;
 mod setup;

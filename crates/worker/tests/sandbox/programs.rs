@@ -1,31 +1,6 @@
-use crate::setup::{code, shell, start};
-use agent::ports::{SandboxError, Unheard};
-
-#[tokio::test]
-async fn exit_codes_and_both_streams_come_back_apart() {
-    let setup = start().await;
-    let output = setup.sh("echo out; echo err >&2; exit 3").await;
-    assert_eq!(
-        (output.stdout.as_str(), output.stderr.as_str()),
-        ("out\n", "err\n")
-    );
-    assert_eq!(
-        (output.exit_code, output.timed_out, output.ended_by),
-        (Some(3), false, None)
-    );
-    assert!(!output.truncated && !output.ephemeral_workspace);
-    assert_eq!(setup.sh("true").await.exit_code, Some(0));
-    assert_eq!(setup.sh("no-such-program").await.exit_code, Some(127));
-    assert_eq!(setup.leftovers(), 0);
-}
-
-#[tokio::test]
-async fn a_signal_is_named() {
-    let setup = start().await;
-    let output = setup.sh("kill -SEGV $$").await;
-    assert_eq!(output.ended_by.as_deref(), Some("killed by signal 11"));
-    assert_eq!(output.exit_code, Some(139));
-}
+use crate::setup::{PROGRAM, code, in_memory, permissions, start, start_with, try_with};
+use std::path::Path;
+use std::process::Command;
 
 #[tokio::test]
 async fn python_runs_in_the_working_directory_and_shows_its_source_in_errors() {
@@ -53,88 +28,58 @@ async fn python_runs_in_the_working_directory_and_shows_its_source_in_errors() {
     assert_eq!(main.stdout, "main\n");
 }
 
-#[tokio::test]
-async fn bash_and_javascript_run_or_say_what_to_install() {
-    let setup = start().await;
-    let bash = setup
-        .run(&code("bash", "x=(1 2 3); echo ${#x[@]}"))
-        .await
+/// Another name of a file, or a copy where it cannot have one.
+fn same(from: &Path, to: &Path) {
+    std::fs::hard_link(from, to)
+        .or_else(|_| std::fs::copy(from, to).map(drop))
         .unwrap();
-    assert_eq!(bash.stdout, "3\n");
-    setup.sh("echo 'module.exports = 41;' > mine.js").await;
-    match setup
-        .run(&code("javascript", "console.log(require('./mine.js') + 1)"))
-        .await
-    {
-        Ok(output) => assert_eq!(
-            (output.stdout.as_str(), output.exit_code),
-            ("42\n", Some(0)),
-            "{}",
-            output.stderr
-        ),
-        Err(error) => assert_eq!(
-            error.to_string(),
-            "javascript is not available in the sandbox: install nodejs"
-        ),
-    }
-    for (language, package) in [("typescript", "nodejs"), ("ruby", "ruby"), ("go", "golang-go")] {
-        let source = match language {
-            "typescript" => "const x: number = 1; console.log(x)",
-            "ruby" => "puts 1",
-            _ => "package main\nimport \"fmt\"\nfunc main() { fmt.Println(1) }",
-        };
-        match setup.run(&code(language, source)).await {
-            Ok(output) => assert_eq!(output.stdout, "1\n", "{}", output.stderr),
-            Err(SandboxError::Unavailable(text)) => {
-                let start = format!("{language} is not available in the sandbox: install {package}");
-                assert!(text.starts_with(&start), "{text}");
-            }
-            Err(error) => panic!("{error}"),
-        }
-    }
 }
 
 #[tokio::test]
-async fn bad_input_is_refused_before_anything_runs() {
-    let setup = start().await;
-    let mut request = shell("pwd");
-    for dir in ["/", "/tmp", "/workspace/../etc", "workspace", "/workspaces", ""] {
-        request.working_dir = dir.to_owned();
-        let error = setup.run(&request).await.unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "Invalid input: working_dir must be inside /workspace",
-            "{dir}"
-        );
-    }
-    request.working_dir = "/workspace/missing".to_owned();
-    let error = setup.run(&request).await.unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "Invalid input: working_dir /workspace/missing does not exist"
+async fn our_own_program_may_lie_below_a_directory_that_others_cannot_pass() {
+    let closed = tempfile::Builder::new()
+        .permissions(permissions(0o700))
+        .tempdir()
+        .unwrap();
+    let program = closed.path().join("agent-worker");
+    same(PROGRAM.as_ref(), &program);
+    let setup = start_with(&program).await;
+    assert_eq!(setup.sh("echo ran").await.stdout, "ran\n");
+}
+
+#[tokio::test]
+async fn a_program_that_does_not_confine_itself_is_not_taken_for_one_that_does() {
+    let setup = try_with("/usr/bin/env".as_ref(), in_memory()).await;
+    assert!(!setup.sandbox.is_available(), "{}", setup.sandbox.describe());
+}
+
+#[test]
+fn the_check_says_what_isolates() {
+    let mut command = Command::new(PROGRAM);
+    let scratch = tempfile::Builder::new()
+        .permissions(permissions(0o755))
+        .tempdir()
+        .unwrap();
+    command
+        .args(["check", "sandbox"])
+        .env_clear()
+        .env("TOOL_SCRATCH_DIR", scratch.path().join("s"));
+    command
+        .env("DATABASE_URL", "postgresql://127.0.0.1/x")
+        .env("REDIS_URL", "redis://127.0.0.1/");
+    let said = command.output().unwrap();
+    let text = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(
+        said.status.success(),
+        "{text}{}",
+        String::from_utf8_lossy(&said.stderr)
     );
-    setup.sh("mkdir sub && touch sub/file").await;
-    request.working_dir = "/workspace/sub".to_owned();
-    assert_eq!(setup.run(&request).await.unwrap().stdout, "/workspace/sub\n");
-    request.timeout = std::time::Duration::from_secs(3601);
-    assert!(matches!(
-        setup.run(&request).await,
-        Err(SandboxError::InvalidInput(_))
-    ));
-    let error = setup.run(&code("cobol", "")).await.unwrap_err();
-    assert!(error.to_string().ends_with("not cobol"), "{error}");
-}
-
-#[tokio::test]
-async fn none_says_what_to_set() {
-    use agent::ports::Sandbox;
-    let none = worker::sandbox::NoneSandbox;
-    let cancel = tokio_util::sync::CancellationToken::new();
-    let error = none.run(&shell("true"), &Unheard, &cancel).await.unwrap_err();
-    assert_eq!(error.to_string(), "shell is not configured: set TOOL_EXECUTOR");
-    let error = none
-        .run(&code("python", ""), &Unheard, &cancel)
-        .await
-        .unwrap_err();
-    assert_eq!(error.to_string(), "code is not configured: set TOOL_EXECUTOR");
+    assert!(
+        text.starts_with("sandbox: ok (bubblewrap namespaces as "),
+        "{text}"
+    );
+    assert!(
+        text.contains(", Landlock ") && text.contains("a filter of system calls"),
+        "{text}"
+    );
 }

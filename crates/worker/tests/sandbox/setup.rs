@@ -2,6 +2,7 @@
 
 use agent::ports::{Program, Sandbox, SandboxError, SandboxOutput, SandboxRequest, Unheard};
 use domain::{RunId, StepId, SystemClock, UserId};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -11,7 +12,7 @@ use worker::workspace::{MemoryObjects, Objects, RunWorkspace, Workspaces};
 
 pub(crate) const RUN: RunId = RunId(uuid::Uuid::from_u128(7));
 /// Confines itself and becomes the tool.
-const PROGRAM: &str = env!("CARGO_BIN_EXE_agent-worker");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_agent-worker");
 const MIB: u64 = 1024 * 1024;
 
 pub(crate) struct Setup {
@@ -25,11 +26,30 @@ pub(crate) fn user() -> UserId {
 }
 
 pub(crate) async fn start() -> Setup {
-    let objects = Objects::Memory(MemoryObjects::new(Arc::new(SystemClock)));
-    start_on(Workspaces::on(objects, 8 * MIB, 64 * MIB)).await
+    start_with(PROGRAM.as_ref()).await
+}
+
+/// With another program that confines itself.
+pub(crate) async fn start_with(program: &Path) -> Setup {
+    proven(try_with(program, in_memory()).await)
 }
 
 pub(crate) async fn start_on(workspaces: Workspaces) -> Setup {
+    proven(try_with(PROGRAM.as_ref(), workspaces).await)
+}
+
+pub(crate) fn in_memory() -> Workspaces {
+    let objects = Objects::Memory(MemoryObjects::new(Arc::new(SystemClock)));
+    Workspaces::on(objects, 8 * MIB, 64 * MIB)
+}
+
+fn proven(setup: Setup) -> Setup {
+    assert!(setup.sandbox.is_available(), "{}", setup.sandbox.describe());
+    setup
+}
+
+/// A sandbox that may be none.
+pub(crate) async fn try_with(program: &Path, workspaces: Workspaces) -> Setup {
     // Below a directory others may pass through: as root, programs run as another user.
     let scratch = tempfile::Builder::new()
         .permissions(permissions(0o755))
@@ -40,9 +60,7 @@ pub(crate) async fn start_on(workspaces: Workspaces) -> Setup {
         tool_scratch_dir: Some(scratch.path().join("s")),
     };
     let files = workspaces.of_run(&user(), RUN);
-    let sandbox =
-        LocalSandbox::start_with(PROGRAM.as_ref(), &options, workspaces, std::sync::Arc::default()).await;
-    assert!(sandbox.is_available(), "{}", sandbox.describe());
+    let sandbox = LocalSandbox::start_with(program, &options, workspaces, Arc::default()).await;
     Setup {
         sandbox,
         scratch,
