@@ -221,7 +221,8 @@ impl<E: SandboxEvents> Call<'_, E> {
     /// The Job of this call with a Secret's name of its own.
     pub(super) async fn manifest(&self) -> Result<(k8s_openapi::api::batch::v1::Job, String), SandboxError> {
         let random = self.sandbox.ids.uuid().simple().to_string();
-        let order = order_name(&self.spec.job_name, random.get(..8).unwrap_or_default());
+        // The end: such an id begins with the time, which is the same for a minute.
+        let order = order_name(&self.spec.job_name, random.get(24..).unwrap_or_default());
         let making = self.making(order.clone()).await?;
         Ok((manifest(&self.spec, &making), order))
     }
