@@ -3,6 +3,7 @@
 //! One thread writes; it may stand still when nobody reads. Whoever has something to show waits a little for it, then goes on
 //! without: readers see the gap in the offsets, and the whole output is stored elsewhere.
 
+use std::fmt::Write as _;
 use std::io::Write;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, channel, sync_channel};
 use std::time::{Duration, Instant};
@@ -159,22 +160,28 @@ impl Lines {
             self.offset = offset;
         }
         while !bytes.is_empty() {
-            if self.pending.is_empty() {
-                self.since = Instant::now();
-            }
             let room = PIECE_BYTES - self.pending.len();
             let end = bytes.iter().take(room).position(|byte| *byte == b'\n');
             let count = end.map_or(room.min(bytes.len()), |end| end + 1);
-            self.pending.extend_from_slice(&bytes[..count]);
-            bytes = &bytes[count..];
+            let (now, later) = bytes.split_at(count);
+            bytes = later;
+            if end.is_some() && self.pending.is_empty() {
+                // The usual case: a whole line.
+                self.emit(now, out);
+                continue;
+            }
+            if self.pending.is_empty() {
+                self.since = Instant::now();
+            }
+            self.pending.extend_from_slice(now);
             if end.is_some() {
-                self.emit(self.pending.len(), out);
+                self.emit_pending(self.pending.len(), out);
             } else if self.pending.len() == PIECE_BYTES {
-                self.emit(whole(&self.pending), out);
+                self.emit_pending(whole(&self.pending), out);
             }
         }
         // A stream that never pauses still shows its unended line.
-        if self.since.elapsed() > FLUSH_AFTER {
+        if !self.pending.is_empty() && self.since.elapsed() > FLUSH_AFTER {
             self.flush(false, out);
         }
     }
@@ -187,25 +194,36 @@ impl Lines {
             whole(&self.pending)
         };
         if count > 0 {
-            self.emit(count, out);
+            self.emit_pending(count, out);
         }
     }
 
-    fn emit(&mut self, count: usize, out: &mut String) {
-        let bytes: Vec<u8> = self.pending.drain(..count).collect();
-        let ended = bytes.last() == Some(&b'\n');
-        let text = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+    fn emit_pending(&mut self, count: usize, out: &mut String) {
+        let mut pending = std::mem::take(&mut self.pending);
+        self.emit(&pending[..count], out);
+        pending.drain(..count);
+        self.pending = pending;
+        self.since = Instant::now();
+    }
+
+    fn emit(&mut self, bytes: &[u8], out: &mut String) {
+        let text = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+        let text = String::from_utf8_lossy(text);
+        let text = if text.contains('\0') {
+            text.replace('\0', "\u{FFFD}")
+        } else {
+            text.into_owned()
+        };
         let line = Line {
             channel: self.channel,
             offset: self.offset,
-            length: count as u64,
-            text: String::from_utf8_lossy(text).replace('\0', "\u{FFFD}"),
-            ended,
+            length: bytes.len() as u64,
+            text,
+            ended: bytes.last() == Some(&b'\n'),
         };
-        self.offset += count as u64;
-        self.since = Instant::now();
-        out.push_str(&line.to_string());
-        out.push('\n');
+        self.offset += line.length;
+        // Writing to a string cannot fail.
+        writeln!(out, "{line}").unwrap_or_default();
     }
 }
 

@@ -16,6 +16,13 @@ const MAX_PACKS: usize = 1000;
 /// Packs may hold contents that no file has any more, and a header for each.
 const MAX_UNPACKED_FACTOR: u64 = 4;
 const MAX_UNPACKED_MORE: u64 = 256 * 1024 * 1024;
+/// Of the pod's time, left for storing what the tool leaves.
+const FOR_STORING: Duration = Duration::from_secs(45);
+
+/// Time that must be left when the tool begins.
+pub(crate) fn reserve(order: &Order) -> Duration {
+    Duration::from_millis(order.timeout_ms) + FOR_STORING
+}
 
 fn workspace(message: impl Into<String>) -> Failure {
     Failure::new(FailureClass::Workspace, message)
@@ -29,7 +36,7 @@ fn cannot(what: &str, error: &StoreError) -> Failure {
 pub(crate) fn manifest(store: &Store, order: &Order) -> Result<Manifest, Failure> {
     let target = Target {
         url: &order.manifest_url,
-        reserve: Duration::ZERO,
+        reserve: reserve(order),
     };
     let text = store.get(target, |body| {
         let mut text = vec![];
@@ -74,7 +81,7 @@ fn check(manifest: &Manifest, limits: &Limits) -> Result<(), Failure> {
 /// Fetches the packs and writes the files.
 pub(crate) fn files(
     store: &Store,
-    manifest: &Manifest,
+    (manifest, reserve): (&Manifest, Duration),
     root: &Path,
     display: &mut Display,
 ) -> Result<(), Failure> {
@@ -88,7 +95,7 @@ pub(crate) fn files(
         ));
         let target = Target {
             url: &pack.url,
-            reserve: Duration::ZERO,
+            reserve,
         };
         let announced = Packed {
             sha256: pack.sha256.clone(),

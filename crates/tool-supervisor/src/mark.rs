@@ -1,8 +1,8 @@
 //! The start mark: of several starts of one Job, one runs the tool.
 
+use crate::fetch::reserve;
 use crate::http::{Fault, Store, StoreError, Target};
 use std::io::Read;
-use std::time::Duration;
 use toolbox::wire::Order;
 
 const WORD_BYTES: usize = 16;
@@ -20,7 +20,7 @@ pub(crate) enum Mark {
 /// Writes the mark. A try whose answer was lost may have written it: then its content tells.
 pub(crate) fn write(store: &Store, order: &Order) -> Result<Mark, StoreError> {
     let word = word().map_err(|error| StoreError::Content(format!("no random word: {error}")))?;
-    let written = store.tries(Duration::ZERO, |left| {
+    let written = store.tries(reserve(order), |left| {
         let body = (word.len() as u64, &mut word.as_bytes() as &mut dyn Read);
         store.send(&order.put.started, body, left, &[("if-none-match", "*")])
     });
@@ -41,7 +41,7 @@ pub(crate) fn write(store: &Store, order: &Order) -> Result<Mark, StoreError> {
 fn read(store: &Store, order: &Order, word: &str) -> Result<Mark, StoreError> {
     let target = Target {
         url: &order.mark_url,
-        reserve: Duration::ZERO,
+        reserve: reserve(order),
     };
     let found = store.get(target, |body| {
         let mut text = vec![];

@@ -10,6 +10,8 @@ use toolbox::wire::{Order, WORKSPACE_DIR};
 /// Processor time beyond the time limit, so that the clock decides and not this.
 const CPU_SLACK_SECONDS: u64 = 5;
 const OPEN_FILES: u64 = 1024;
+/// Largest single file while the tool runs.
+const FILE_BYTES: u64 = 1024 * 1024 * 1024;
 /// Devices that every program expects.
 const DEVICES: [&str; 6] = [
     "/dev/null",
@@ -34,7 +36,7 @@ pub(crate) fn policy(order: &Order) -> Policy {
         network: false,
         limits: Limits {
             cpu_seconds: Some(order.timeout_ms / 1000 + CPU_SLACK_SECONDS),
-            file_bytes: Some(order.limits.total_bytes),
+            file_bytes: Some(FILE_BYTES),
             open_files: Some(OPEN_FILES),
             ..Limits::default()
         },

@@ -150,27 +150,36 @@ impl<'a> Placer<'a> {
         let Some(places) = self.wanted.get(sha256).cloned() else {
             return Ok(());
         };
-        let mut written: Option<PathBuf> = None;
+        let mut written = vec![];
+        if let Err(error) = self.write_all(&places, content, &mut written) {
+            // Another try writes them from their start.
+            for path in written {
+                std::fs::remove_file(path)?;
+            }
+            return Err(error.into());
+        }
+        self.wanted.remove(sha256);
+        Ok(())
+    }
+
+    /// The first from `content`, the others from the first.
+    fn write_all(
+        &mut self,
+        places: &[(&str, &File)],
+        content: &mut dyn Read,
+        written: &mut Vec<PathBuf>,
+    ) -> io::Result<()> {
         for (path, file) in places {
             let path = self.root.join(path);
             self.make_dirs(&path)?;
-            match &written {
-                None => {
-                    let done = create(&path, file.mode).and_then(|mut out| io::copy(content, &mut out));
-                    if let Err(error) = done {
-                        // Another try writes it from its start.
-                        std::fs::remove_file(&path).or_else(absent)?;
-                        return Err(error.into());
-                    }
-                    written = Some(path);
-                }
-                Some(first) => {
-                    let mut out = create(&path, file.mode)?;
-                    io::copy(&mut std::fs::File::open(first)?, &mut out)?;
-                }
-            }
+            let mut out = create(&path, file.mode)?;
+            let first = written.first().map(std::fs::File::open).transpose();
+            written.push(path);
+            match first? {
+                None => io::copy(content, &mut out)?,
+                Some(mut first) => io::copy(&mut first, &mut out)?,
+            };
         }
-        self.wanted.remove(sha256);
         Ok(())
     }
 
@@ -183,13 +192,6 @@ impl<'a> Placer<'a> {
             }
             _ => Ok(()),
         }
-    }
-}
-
-fn absent(error: io::Error) -> io::Result<()> {
-    match error.kind() {
-        io::ErrorKind::NotFound => Ok(()),
-        _ => Err(error),
     }
 }
 

@@ -70,6 +70,19 @@ impl Bed {
         put.presigned(Self::expiry()).await.unwrap().uri().to_owned()
     }
 
+    pub(crate) async fn mark_url(&self, key: &str) -> String {
+        self.put_url(key, true).await
+    }
+
+    /// The same mark by another port.
+    pub(crate) async fn mark_url_through(&self, port: u16) -> String {
+        let config = self.client.config().to_builder();
+        let config = config.endpoint_url(format!("http://127.0.0.1:{port}"));
+        let put = Client::from_conf(config.build()).put_object().bucket(self.s3.bucket());
+        let put = put.key("run/step/uid/started").if_none_match("*");
+        put.presigned(Self::expiry()).await.unwrap().uri().to_owned()
+    }
+
     pub(crate) async fn put(&self, key: &str, content: Vec<u8>) {
         let put = self.client.put_object().bucket(self.s3.bucket()).key(key);
         put.body(ByteStream::from(content)).send().await.unwrap();

@@ -89,6 +89,16 @@ impl Pod {
     }
 
     pub(crate) fn start_with(order: &str) -> Self {
+        Self::start_in(order, None)
+    }
+
+    /// Its standard output is a pipe that is open and never read.
+    pub(crate) fn start_unread(order: &Order) -> Self {
+        let script = "mkfifo unread; sleep 600 < unread & exec \"$@\" > unread";
+        Self::start_in(&serde_json::to_string(order).unwrap(), Some(script))
+    }
+
+    fn start_in(order: &str, script: Option<&str>) -> Self {
         let dir = tempfile::tempdir_in("/dev/shm").unwrap();
         own(dir.path(), 0o755);
         for name in ["workspace", "tmp", "order"] {
@@ -99,16 +109,19 @@ impl Pod {
         let program = dir.path().join("supervisor");
         std::fs::copy(env!("CARGO_BIN_EXE_agent-tool-supervisor"), &program).unwrap();
         let id = ID.to_string();
-        let program = if geteuid().is_root() {
-            let drop = ["--reuid", &id, "--regid", &id, "--clear-groups", "/usr/bin/bwrap"];
-            drop.iter()
-                .fold(Program::new("/usr/bin/setpriv"), |line, word| line.arg(*word))
-        } else {
-            Program::new("/usr/bin/bwrap")
-        };
-        let line = arguments(dir.path()).into_iter().fold(program, Program::arg);
+        let mut line: Vec<String> = vec![];
+        if let Some(script) = script {
+            line.extend(["/bin/sh", "-c", script, "sh"].map(str::to_owned));
+        }
+        if geteuid().is_root() {
+            let drop = ["/usr/bin/setpriv", "--reuid", &id, "--regid", &id, "--clear-groups"];
+            line.extend(drop.map(str::to_owned));
+        }
+        line.push("/usr/bin/bwrap".to_owned());
+        line.extend(arguments(dir.path()));
+        let program = Program::new(line.remove(0)).env("PATH", "/usr/bin:/bin");
         Self {
-            process: line.start(),
+            process: line.into_iter().fold(program, Program::arg).start(),
             dir,
         }
     }

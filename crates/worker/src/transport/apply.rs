@@ -18,7 +18,7 @@ use toolbox::pack::{PackError, Packed, Sink, Wanted, unpack};
 use toolbox::wire::{Delta, File};
 
 /// Writes at a time.
-const CONCURRENCY: usize = 32;
+const CONCURRENCY: usize = 64;
 /// Contents between the archive and the store, together.
 const BUDGET_KIB: u32 = 64 * 1024;
 const KIB: u64 = 1024;

@@ -78,12 +78,15 @@ impl Transport {
             key: keys.of_job(request.step_id, uid, DELTA),
             delta,
         };
+        let permit = self.applying.acquire().await;
+        let permit = permit.map_err(|error| SandboxError::Failed(error.to_string()))?;
         let marks = if written.is_empty() {
             HashMap::new()
         } else {
             archive.check().await?;
             archive.apply().await?
         };
+        drop(permit);
         let gone: Vec<String> = delta.deleted.iter().map(|path| keys.at(path)).collect();
         store.delete(&gone).await?;
         let path = format!("{HIDDEN}/steps/{}/{uid}/{DELTA}", request.step_id);

@@ -36,6 +36,8 @@ const MAX_FILES: usize = 50_000;
 const OUTPUT_BYTES: u64 = 256 * 1024 * 1024;
 /// Archives that are put together at the same time in this process: each is in memory.
 const PACKING: usize = 2;
+/// Deltas that are applied at the same time: each has its share of memory and many connections.
+const APPLYING: usize = 4;
 /// What a store without keys lacks.
 const SETTINGS: &str = "S3_ACCESS_KEY and S3_SECRET_KEY";
 
@@ -46,6 +48,7 @@ pub struct Transport {
     limits: SizeLimits,
     redactor: Arc<Redactor>,
     packing: Arc<Semaphore>,
+    applying: Arc<Semaphore>,
 }
 
 impl Transport {
@@ -56,6 +59,7 @@ impl Transport {
             limits: workspaces.limits(),
             redactor,
             packing: Arc::new(Semaphore::new(PACKING)),
+            applying: Arc::new(Semaphore::new(APPLYING)),
         }
     }
 

@@ -14,7 +14,7 @@ use toolbox::wire::File;
 /// Contents of one archive: it is put together in memory.
 const PACK_BYTES: u64 = 32 * 1024 * 1024;
 /// Reads at a time.
-const CONCURRENCY: usize = 32;
+const CONCURRENCY: usize = 64;
 const MIME_TYPE: &str = "application/zstd";
 /// Of a file whose mode nobody told.
 const PLAIN_MODE: u32 = 0o600;
