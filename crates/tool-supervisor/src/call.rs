@@ -136,7 +136,12 @@ impl Call {
 
     fn fetch(&mut self, root: &Path) -> Result<Manifest, Failure> {
         let manifest = fetch::manifest(&self.store, &self.order)?;
-        fetch::files(&self.store, (&manifest, fetch::reserve(&self.order)), root, &mut self.display)?;
+        fetch::files(
+            &self.store,
+            (&manifest, fetch::reserve(&self.order)),
+            root,
+            &mut self.display,
+        )?;
         Ok(manifest)
     }
 

@@ -78,7 +78,9 @@ impl Bed {
     pub(crate) async fn mark_url_through(&self, port: u16) -> String {
         let config = self.client.config().to_builder();
         let config = config.endpoint_url(format!("http://127.0.0.1:{port}"));
-        let put = Client::from_conf(config.build()).put_object().bucket(self.s3.bucket());
+        let put = Client::from_conf(config.build())
+            .put_object()
+            .bucket(self.s3.bucket());
         let put = put.key("run/step/uid/started").if_none_match("*");
         put.presigned(Self::expiry()).await.unwrap().uri().to_owned()
     }

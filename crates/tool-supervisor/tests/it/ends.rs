@@ -19,13 +19,18 @@ async fn at_the_time_limit_the_tool_ends_and_its_output_and_files_are_kept() {
     let record = bed.carry_out(&order).await;
     assert_eq!(record.ending, Ending::TimedOut);
     assert_eq!(bed.output("stdout").await, b"before\n");
-    assert_eq!(bed.delta(&record).await.into_values().collect::<Vec<_>>(), [b"kept\n"]);
+    assert_eq!(
+        bed.delta(&record).await.into_values().collect::<Vec<_>>(),
+        [b"kept\n"]
+    );
 }
 
 #[tokio::test]
 async fn at_the_time_limit_the_tool_may_clean_up_before_it_is_killed() {
     let bed = Bed::start().await;
-    let mut order = bed.order("trap 'echo cleaned; exit 9' TERM; echo up; while :; do sleep 0.05; done").await;
+    let mut order = bed
+        .order("trap 'echo cleaned; exit 9' TERM; echo up; while :; do sleep 0.05; done")
+        .await;
     order.timeout_ms = 1000;
     assert_eq!(bed.carry_out(&order).await.ending, Ending::TimedOut);
     assert_eq!(bed.output("stdout").await, b"up\ncleaned\n");
@@ -72,7 +77,8 @@ async fn told_to_stop_before_the_tool_begins_leaves_no_trace() {
 #[tokio::test]
 async fn what_the_tool_leaves_running_ends_with_it() {
     let bed = Bed::start().await;
-    let command = "setsid sleep 600 & sh -c 'sleep 600 & echo orphan' ; (trap '' TERM HUP; sleep 600) & exit 4";
+    let command =
+        "setsid sleep 600 & sh -c 'sleep 600 & echo orphan' ; (trap '' TERM HUP; sleep 600) & exit 4";
     let mut pod = Pod::start(&bed.order(command).await);
     assert_eq!(pod.end().await, 0);
     let record = bed.record().await.unwrap();

@@ -19,7 +19,9 @@ fn go(pod: &Pod) {
 #[tokio::test]
 async fn a_store_that_is_away_for_three_seconds_costs_time_only() {
     let mut bed = Bed::start().await;
-    let order = bed.order_of(shell(WAITS), &bed.manifest(&[("old", b"old")]).await).await;
+    let order = bed
+        .order_of(shell(WAITS), &bed.manifest(&[("old", b"old")]).await)
+        .await;
     let mut pod = waiting(&order).await;
     bed.s3.stop().await;
     go(&pod);
@@ -31,7 +33,10 @@ async fn a_store_that_is_away_for_three_seconds_costs_time_only() {
     assert_eq!(pod.end().await, 0, "{}", pod.log());
     let record = bed.record().await.unwrap();
     assert_eq!(record.ending, Ending::Exited { code: 0 });
-    assert_eq!(bed.delta(&record).await.into_values().collect::<Vec<_>>(), [b"new\n"]);
+    assert_eq!(
+        bed.delta(&record).await.into_values().collect::<Vec<_>>(),
+        [b"new\n"]
+    );
     assert_eq!(bed.output("stdout").await, b"up\nout\n");
 }
 
@@ -105,7 +110,10 @@ async fn files_that_cannot_be_stored_are_a_failure_and_the_output_is_kept() {
         panic!("{:?}", record.ending);
     };
     assert_eq!(*class, FailureClass::Workspace);
-    assert!(message.starts_with("cannot store the files: the store refused"), "{message}");
+    assert!(
+        message.starts_with("cannot store the files: the store refused"),
+        "{message}"
+    );
     assert!(record.delta.is_none());
     assert_eq!(bed.output("stdout").await, b"ran\n");
 }
@@ -136,23 +144,39 @@ async fn a_manifest_that_no_worker_writes_is_refused_and_nothing_is_run() {
     let bed = Bed::start().await;
     let cases: [(&str, Change); 14] = [
         ("Invalid path: ../file", |manifest| rename(manifest, "../file")),
-        ("Invalid path: /tmp/file", |manifest| rename(manifest, "/tmp/file")),
+        ("Invalid path: /tmp/file", |manifest| {
+            rename(manifest, "/tmp/file")
+        }),
         ("Invalid path: a//b", |manifest| rename(manifest, "a//b")),
         ("Invalid path: .agent/x", |manifest| rename(manifest, ".agent/x")),
-        ("Invalid path: other/file", |manifest| rename(manifest, "other/file")),
+        ("Invalid path: other/file", |manifest| {
+            rename(manifest, "other/file")
+        }),
         ("the manifest is not what it should be: hash", |manifest| {
             first(manifest).sha256 = "../../etc/passwd".to_owned();
         }),
-        ("the manifest is not what it should be: hash", |manifest| first(manifest).mode = 0o4755),
-        ("Workspace limit exceeded", |manifest| first(manifest).bytes = 26 * MIB),
-        ("cannot fetch the workspace: the archive", |manifest| first(manifest).bytes += 1),
+        ("the manifest is not what it should be: hash", |manifest| {
+            first(manifest).mode = 0o4755
+        }),
+        ("Workspace limit exceeded", |manifest| {
+            first(manifest).bytes = 26 * MIB
+        }),
+        ("cannot fetch the workspace: the archive", |manifest| {
+            first(manifest).bytes += 1
+        }),
         ("no pack holds the content of file", |manifest| {
             first(manifest).sha256 = sha256(b"something else");
         }),
         ("the manifest is of version 2", |manifest| manifest.version = 2),
-        ("cannot fetch the workspace: the archive", |manifest| manifest.packs[0].sha256 = sha256(b"other")),
-        ("cannot fetch the workspace: the archive", |manifest| manifest.packs[0].unpacked_bytes -= 1),
-        ("cannot fetch the workspace: the archive", |manifest| manifest.packs[0].bytes -= 1),
+        ("cannot fetch the workspace: the archive", |manifest| {
+            manifest.packs[0].sha256 = sha256(b"other")
+        }),
+        ("cannot fetch the workspace: the archive", |manifest| {
+            manifest.packs[0].unpacked_bytes -= 1
+        }),
+        ("cannot fetch the workspace: the archive", |manifest| {
+            manifest.packs[0].bytes -= 1
+        }),
     ];
     for (number, (told, change)) in cases.into_iter().enumerate() {
         let mut manifest = bed.manifest(&[("file", b"content"), ("other", b"more")]).await;
@@ -178,15 +202,23 @@ async fn a_pack_with_wrong_content_is_refused() {
     archive[last] ^= 1;
     manifest.packs.push(bed.put_pack(archive, packed).await);
     manifest.files.insert("file".to_owned(), file(b"content"));
-    let record = bed.carry_out(&bed.order_of(shell("echo ran"), &manifest).await).await;
-    assert!(refusal(&record).starts_with("cannot fetch the workspace"), "{}", refusal(&record));
+    let record = bed
+        .carry_out(&bed.order_of(shell("echo ran"), &manifest).await)
+        .await;
+    assert!(
+        refusal(&record).starts_with("cannot fetch the workspace"),
+        "{}",
+        refusal(&record)
+    );
     assert!(record.stdout.bytes == 0);
 }
 
 #[tokio::test]
 async fn a_workspace_that_grows_without_end_is_stopped() {
     let bed = Bed::start().await;
-    let mut order = bed.order("for i in $(seq 300); do head -c 1M /dev/zero > $i; done; echo full; sleep 600").await;
+    let mut order = bed
+        .order("for i in $(seq 300); do head -c 1M /dev/zero > $i; done; echo full; sleep 600")
+        .await;
     order.limits.total_bytes = MIB;
     order.limits.file_bytes = MIB;
     let record = bed.carry_out(&order).await;

@@ -17,7 +17,11 @@ async fn a_hundred_megabytes_arrive_whole_and_every_byte_is_shown_once() {
     assert_eq!((record.stdout.bytes, record.stdout.cut), (100_000_000, false));
     let digest = bed.delta(&record).await.into_values().next().unwrap();
     assert_eq!(record.stdout.sha256.as_bytes(), digest);
-    let head = bed.client.head_object().bucket(bed.s3.bucket()).key("run/step/uid/stdout");
+    let head = bed
+        .client
+        .head_object()
+        .bucket(bed.s3.bucket())
+        .key("run/step/uid/stdout");
     assert_eq!(head.send().await.unwrap().content_length(), Some(100_000_000));
     let (log, mut next) = (pod.log(), 0);
     for line in log.split_terminator('\n').filter_map(Line::parse) {
@@ -66,11 +70,16 @@ async fn a_line_without_an_end_is_shown_while_the_tool_goes_on() {
 #[tokio::test]
 async fn a_log_that_nobody_reads_does_not_stop_the_tool() {
     let bed = Bed::start().await;
-    let order = bed.order("yes 'some text' | head -c 20000000; echo end > file").await;
+    let order = bed
+        .order("yes 'some text' | head -c 20000000; echo end > file")
+        .await;
     let mut pod = Pod::start_unread(&order);
     assert_eq!(pod.end().await, 0);
     let record = bed.record().await.unwrap();
-    assert_eq!((record.ending, record.stdout.bytes), (Ending::Exited { code: 0 }, 20_000_000));
+    assert_eq!(
+        (record.ending, record.stdout.bytes),
+        (Ending::Exited { code: 0 }, 20_000_000)
+    );
     assert_eq!(bed.output("stdout").await.len(), 20_000_000);
     assert!(pod.shown(Channel::Stdout).is_empty());
 }

@@ -114,7 +114,14 @@ impl Pod {
             line.extend(["/bin/sh", "-c", script, "sh"].map(str::to_owned));
         }
         if geteuid().is_root() {
-            let drop = ["/usr/bin/setpriv", "--reuid", &id, "--regid", &id, "--clear-groups"];
+            let drop = [
+                "/usr/bin/setpriv",
+                "--reuid",
+                &id,
+                "--regid",
+                &id,
+                "--clear-groups",
+            ];
             line.extend(drop.map(str::to_owned));
         }
         line.push("/usr/bin/bwrap".to_owned());

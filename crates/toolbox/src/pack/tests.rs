@@ -10,7 +10,9 @@ fn sha256(bytes: &[u8]) -> String {
 fn packed<'a>(contents: impl IntoIterator<Item = &'a [u8]>) -> (Vec<u8>, Packed) {
     let mut packer = Packer::new(vec![]).unwrap();
     for content in contents {
-        packer.add(&sha256(content), content.len() as u64, content).unwrap();
+        packer
+            .add(&sha256(content), content.len() as u64, content)
+            .unwrap();
     }
     packer.finish().unwrap()
 }
@@ -25,7 +27,9 @@ struct Kept {
 
 impl Kept {
     fn wanting<'a>(contents: impl IntoIterator<Item = &'a [u8]>) -> Self {
-        let sizes = contents.into_iter().map(|content| (sha256(content), content.len() as u64));
+        let sizes = contents
+            .into_iter()
+            .map(|content| (sha256(content), content.len() as u64));
         Self {
             sizes: sizes.collect(),
             ..Self::default()
@@ -95,8 +99,23 @@ fn members_that_are_no_contents_are_refused() {
     let upper = good.to_uppercase();
     let (long, short) = (format!("{good}0"), &good[1..]);
     let names = [
-        "/etc/passwd", "../escape", "a/../../b", ".agent/x", "dir/", "", ".", "..", "~/x", "C:\\x", "a\nb",
-        "\u{feff}x", &upper, &long, short, "-rf", "./",
+        "/etc/passwd",
+        "../escape",
+        "a/../../b",
+        ".agent/x",
+        "dir/",
+        "",
+        ".",
+        "..",
+        "~/x",
+        "C:\\x",
+        "a\nb",
+        "\u{feff}x",
+        &upper,
+        &long,
+        short,
+        "-rf",
+        "./",
     ];
     for name in names {
         let (archive, packed) = announced(&ended(member(name, tar::EntryType::Regular, b"content")));
@@ -145,7 +164,9 @@ fn members_that_are_no_regular_files_are_refused() {
 fn members_twice_unasked_with_another_size_or_content_are_refused() {
     let (one, two) = (b"content".as_slice(), b"another".as_slice());
     let as_named = |name: &[u8], content| member(&sha256(name), tar::EntryType::Regular, content);
-    let mut lying = header(&sha256(one), 1 << 40, tar::EntryType::Regular).as_bytes().to_vec();
+    let mut lying = header(&sha256(one), 1 << 40, tar::EntryType::Regular)
+        .as_bytes()
+        .to_vec();
     lying.extend_from_slice(&[0; 512]);
     let cases = [
         [as_named(one, one), as_named(one, one)].concat(),
@@ -167,11 +188,41 @@ fn members_twice_unasked_with_another_size_or_content_are_refused() {
 fn what_is_not_as_announced_is_refused() {
     let (archive, packed) = packed([b"content".as_slice()]);
     let tries: [(Vec<u8>, Packed); 7] = [
-        (archive.clone(), Packed { bytes: packed.bytes - 1, ..packed.clone() }),
-        (archive.clone(), Packed { bytes: packed.bytes + 1, ..packed.clone() }),
-        (archive.clone(), Packed { unpacked_bytes: packed.unpacked_bytes - 1, ..packed.clone() }),
-        (archive.clone(), Packed { unpacked_bytes: packed.unpacked_bytes + 1, ..packed.clone() }),
-        (archive.clone(), Packed { sha256: sha256(b"other"), ..packed.clone() }),
+        (
+            archive.clone(),
+            Packed {
+                bytes: packed.bytes - 1,
+                ..packed.clone()
+            },
+        ),
+        (
+            archive.clone(),
+            Packed {
+                bytes: packed.bytes + 1,
+                ..packed.clone()
+            },
+        ),
+        (
+            archive.clone(),
+            Packed {
+                unpacked_bytes: packed.unpacked_bytes - 1,
+                ..packed.clone()
+            },
+        ),
+        (
+            archive.clone(),
+            Packed {
+                unpacked_bytes: packed.unpacked_bytes + 1,
+                ..packed.clone()
+            },
+        ),
+        (
+            archive.clone(),
+            Packed {
+                sha256: sha256(b"other"),
+                ..packed.clone()
+            },
+        ),
         ([archive.clone(), b"more".to_vec()].concat(), packed.clone()),
         ([archive.clone(), archive.clone()].concat(), packed.clone()),
     ];
@@ -206,7 +257,9 @@ fn a_bomb_is_left_at_the_first_byte_beyond_what_was_announced() {
     assert!(error.to_string().contains("larger than announced"), "{error}");
     // The same as the content of a member.
     let name = sha256(&zeros);
-    let mut tar = header(&name, 1 << 30, tar::EntryType::Regular).as_bytes().to_vec();
+    let mut tar = header(&name, 1 << 30, tar::EntryType::Regular)
+        .as_bytes()
+        .to_vec();
     tar.extend_from_slice(&zeros);
     let archive = zstd::encode_all(tar.as_slice(), 1).unwrap();
     let announced = Packed {

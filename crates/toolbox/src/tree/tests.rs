@@ -18,7 +18,10 @@ fn file(content: &[u8]) -> File {
 }
 
 fn manifest(paths: &[&str]) -> BTreeMap<String, File> {
-    paths.iter().map(|path| ((*path).to_owned(), file(path.as_bytes()))).collect()
+    paths
+        .iter()
+        .map(|path| ((*path).to_owned(), file(path.as_bytes())))
+        .collect()
 }
 
 fn place(root: &Path, files: &BTreeMap<String, File>, contents: &[&[u8]]) {
@@ -37,8 +40,25 @@ fn paths_have_one_form() {
         assert!(is_path(good), "{good}");
     }
     let bad = [
-        "", "/", "/a", "a/", "a//b", ".", "./a", "a/.", "..", "../a", "a/../b", ".agent", ".agent/x", "a/.AGENT/b",
-        "a\\b", "a\0b", "a\nb", "a\u{7f}", name.as_str(),
+        "",
+        "/",
+        "/a",
+        "a/",
+        "a//b",
+        ".",
+        "./a",
+        "a/.",
+        "..",
+        "../a",
+        "a/../b",
+        ".agent",
+        ".agent/x",
+        "a/.AGENT/b",
+        "a\\b",
+        "a\0b",
+        "a\nb",
+        "a\u{7f}",
+        name.as_str(),
     ];
     for bad in bad {
         assert!(!is_path(bad), "{bad:?}");
@@ -49,7 +69,10 @@ fn paths_have_one_form() {
 #[test]
 fn files_that_would_be_directories_of_others_are_refused() {
     for paths in [["a", "a/b"], ["a/b", "a/b/c/d"], ["a", "a/b/c"]] {
-        assert!(matches!(check(&manifest(&paths), &LIMITS), Err(TreeError::InvalidPath(_))), "{paths:?}");
+        assert!(
+            matches!(check(&manifest(&paths), &LIMITS), Err(TreeError::InvalidPath(_))),
+            "{paths:?}"
+        );
     }
     check(&manifest(&["a", "a.b", "ab/c", "a-b"]), &LIMITS).unwrap();
 }
@@ -67,8 +90,16 @@ fn limits_are_checked_before_anything_is_written() {
             .collect()
     };
     check(&sized(&[1000, 1000, 1000]), &LIMITS).unwrap();
-    for sizes in [&[1001][..], &[1000, 1000, 1000, 1], &[0; 6], &[u64::MAX, u64::MAX]] {
-        assert!(matches!(check(&sized(sizes), &LIMITS), Err(TreeError::LimitExceeded)), "{sizes:?}");
+    for sizes in [
+        &[1001][..],
+        &[1000, 1000, 1000, 1],
+        &[0; 6],
+        &[u64::MAX, u64::MAX],
+    ] {
+        assert!(
+            matches!(check(&sized(sizes), &LIMITS), Err(TreeError::LimitExceeded)),
+            "{sizes:?}"
+        );
     }
 }
 
@@ -82,7 +113,10 @@ fn one_content_of_two_sizes_and_odd_modes_are_refused() {
     for mode in [0, 0o644, 0o4700, 0o777] {
         let mut files = manifest(&["a"]);
         files.get_mut("a").unwrap().mode = mode;
-        assert!(matches!(check(&files, &LIMITS), Err(TreeError::Manifest(_))), "{mode:o}");
+        assert!(
+            matches!(check(&files, &LIMITS), Err(TreeError::Manifest(_))),
+            "{mode:o}"
+        );
     }
 }
 
@@ -162,7 +196,10 @@ fn names_that_cannot_be_keys_are_refused() {
     for name in [b"a\\b".as_slice(), b"a\nb", b"a\xff", b".AGENT"] {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(OsStr::from_bytes(name)), "x").unwrap();
-        assert!(matches!(walk(dir.path(), 10), Err(TreeError::InvalidPath(_))), "{name:?}");
+        assert!(
+            matches!(walk(dir.path(), 10), Err(TreeError::InvalidPath(_))),
+            "{name:?}"
+        );
     }
     let dir = tempfile::tempdir().unwrap();
     let deep = (0..4).fold(dir.path().to_owned(), |dir, _| dir.join("x".repeat(200)));

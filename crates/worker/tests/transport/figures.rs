@@ -24,7 +24,11 @@ async fn ten_thousand_small_files_go_down_and_up() {
     let again = setup.step(2);
     let began = Instant::now();
     let prepared = setup.transport.prepare(&again, SPEC).await.unwrap();
-    setup.transport.order(&prepared, &again, "uid-2", VALID).await.unwrap();
+    setup
+        .transport
+        .order(&prepared, &again, "uid-2", VALID)
+        .await
+        .unwrap();
     println!("down, from the delta       {:>6} ms", began.elapsed().as_millis());
     assert_eq!(prepared.len(), 10_000);
     setup.put(".agent/packs/index.json", b"{}").await;

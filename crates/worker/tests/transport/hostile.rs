@@ -29,7 +29,9 @@ const LIES: [(&str, Change); 22] = [
     ("Invalid path: ../x", |record| add(record, "../x")),
     ("Invalid path: /x", |record| add(record, "/x")),
     ("Invalid path: a/../../x", |record| add(record, "a/../../x")),
-    ("Invalid path: .agent/packs/index.json", |record| add(record, ".agent/packs/index.json")),
+    ("Invalid path: .agent/packs/index.json", |record| {
+        add(record, ".agent/packs/index.json")
+    }),
     ("Invalid path: a/.AGENT/x", |record| add(record, "a/.AGENT/x")),
     ("Invalid path: a\\b", |record| add(record, "a\\b")),
     ("Invalid path: a\0b", |record| add(record, "a\0b")),
@@ -40,22 +42,44 @@ const LIES: [(&str, Change); 22] = [
     ("Invalid path: ../../other/runs/x/file", |record| {
         delta(record).deleted.push("../../other/runs/x/file".to_owned());
     }),
-    ("Invalid path: .agent/steps", |record| delta(record).deleted.push(".agent/steps".to_owned())),
+    ("Invalid path: .agent/steps", |record| {
+        delta(record).deleted.push(".agent/steps".to_owned())
+    }),
     ("two fates", |record| delta(record).deleted.push("new".to_owned())),
-    ("two fates", |record| drop(delta(record).changed.insert("new".to_owned(), file(b"new")))),
-    ("two fates", |record| delta(record).deleted = vec!["old".to_owned(); 2]),
+    ("two fates", |record| {
+        drop(delta(record).changed.insert("new".to_owned(), file(b"new")))
+    }),
+    ("two fates", |record| {
+        delta(record).deleted = vec!["old".to_owned(); 2]
+    }),
     ("Workspace limit exceeded", |record| {
-        let large = File { bytes: 9 * MIB, ..file(b"large") };
+        let large = File {
+            bytes: 9 * MIB,
+            ..file(b"large")
+        };
         delta(record).added.insert("large".to_owned(), large);
     }),
     ("Workspace limit exceeded", |record| {
-        let large = |number: u8| File { bytes: 8 * MIB, ..file(&[number]) };
-        delta(record).added.extend((0..8).map(|number| (number.to_string(), large(number))));
+        let large = |number: u8| File {
+            bytes: 8 * MIB,
+            ..file(&[number])
+        };
+        delta(record)
+            .added
+            .extend((0..8).map(|number| (number.to_string(), large(number))));
     }),
-    ("is not in it", |record| drop(delta(record).added.insert("more".to_owned(), file(b"more")))),
-    ("nobody asked for", |record| drop(delta(record).added.remove("new"))),
-    ("its hash is wrong", |record| delta(record).sha256 = file(b"other").sha256),
-    ("larger than announced", |record| delta(record).unpacked_bytes = 512),
+    ("is not in it", |record| {
+        drop(delta(record).added.insert("more".to_owned(), file(b"more")))
+    }),
+    ("nobody asked for", |record| {
+        drop(delta(record).added.remove("new"))
+    }),
+    ("its hash is wrong", |record| {
+        delta(record).sha256 = file(b"other").sha256
+    }),
+    ("larger than announced", |record| {
+        delta(record).unpacked_bytes = 512
+    }),
 ];
 
 #[tokio::test]
@@ -77,7 +101,11 @@ async fn a_delta_that_no_supervisor_writes_is_refused_and_nothing_of_it_is_appli
         let error = setup.transport.collect(&request, &record).await.expect_err(told);
         assert!(matches!(error, SandboxError::Workspace(_)), "{number}: {error}");
         assert!(error.to_string().contains(told), "{number} {told}: {error}");
-        assert_eq!(setup.objects.list(setup.files.prefix()).await.unwrap(), before, "{number} {told}");
+        assert_eq!(
+            setup.objects.list(setup.files.prefix()).await.unwrap(),
+            before,
+            "{number} {told}"
+        );
     }
     for uid in ["", "../uid", "a/b", "a b"] {
         let mut record = honest.clone();
@@ -86,7 +114,10 @@ async fn a_delta_that_no_supervisor_writes_is_refused_and_nothing_of_it_is_appli
     }
     // The honest one is still good.
     setup.transport.collect(&request, &honest).await.unwrap();
-    assert_eq!(setup.all().await, tree(&[("new", b"new"), ("old", b"old"), ("other", b"other")]));
+    assert_eq!(
+        setup.all().await,
+        tree(&[("new", b"new"), ("old", b"old"), ("other", b"other")])
+    );
 }
 
 #[tokio::test]
@@ -94,7 +125,9 @@ async fn an_archive_that_was_exchanged_or_is_gone_is_refused() {
     let setup = start().await;
     let request = setup.step(1);
     let played = pod(&setup, &request, "uid-1").await;
-    let honest = played.run(|dir| std::fs::write(dir.join("new"), "new").unwrap()).await;
+    let honest = played
+        .run(|dir| std::fs::write(dir.join("new"), "new").unwrap())
+        .await;
     let other = BTreeMap::from([(file(b"evil").sha256, b"evil".to_vec())]);
     put(&played.order.put.delta, pack(&other).0).await;
     assert!(setup.transport.collect(&request, &honest).await.is_err());
@@ -106,10 +139,17 @@ async fn an_archive_that_was_exchanged_or_is_gone_is_refused() {
     (said.sha256, said.bytes, said.unpacked_bytes) = (packed.sha256, packed.bytes, packed.unpacked_bytes);
     let error = setup.transport.collect(&request, &lying).await.unwrap_err();
     assert!(error.to_string().contains("nobody asked for"), "{error}");
-    let key = format!("{}.agent/steps/{}/uid-1/delta.tar.zst", setup.files.prefix(), request.step_id);
+    let key = format!(
+        "{}.agent/steps/{}/uid-1/delta.tar.zst",
+        setup.files.prefix(),
+        request.step_id
+    );
     setup.objects.delete(&[key]).await.unwrap();
     let error = setup.transport.collect(&request, &honest).await.unwrap_err();
     assert!(matches!(error, SandboxError::Workspace(_)), "{error}");
     assert!(setup.all().await.is_empty());
-    assert_eq!(setup.transport.record(&request, SPEC).await.unwrap(), Some(honest));
+    assert_eq!(
+        setup.transport.record(&request, SPEC).await.unwrap(),
+        Some(honest)
+    );
 }

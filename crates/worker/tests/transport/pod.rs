@@ -33,14 +33,21 @@ async fn get(url: &str) -> Vec<u8> {
 }
 
 pub(crate) async fn put(url: &str, content: Vec<u8>) {
-    let answer = reqwest::Client::new().put(url).body(content).send().await.unwrap();
+    let answer = reqwest::Client::new()
+        .put(url)
+        .body(content)
+        .send()
+        .await
+        .unwrap();
     assert!(answer.status().is_success(), "{}", answer.status());
 }
 
 pub(crate) fn pack(contents: &BTreeMap<String, Vec<u8>>) -> (Vec<u8>, Packed) {
     let mut packer = Packer::new(vec![]).unwrap();
     for (sha256, content) in contents {
-        packer.add(sha256, content.len() as u64, content.as_slice()).unwrap();
+        packer
+            .add(sha256, content.len() as u64, content.as_slice())
+            .unwrap();
     }
     packer.finish().unwrap()
 }

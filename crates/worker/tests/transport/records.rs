@@ -20,9 +20,19 @@ async fn the_newest_record_of_this_very_call_is_found() {
     let mut later = one.clone();
     (later.version, later.job_uid) = (2, "uid-4".to_owned());
     pod(&setup, &request, "uid-4").await.store(&later).await;
-    setup.put(&format!(".agent/steps/{}/uid-5/result.json", request.step_id), b"{\"version\":1}").await;
-    setup.put(&format!(".agent/steps/{}/result.json", request.step_id), b"").await;
-    assert_eq!(setup.transport.record(&request, SPEC).await.unwrap(), Some(one.clone()));
+    setup
+        .put(
+            &format!(".agent/steps/{}/uid-5/result.json", request.step_id),
+            b"{\"version\":1}",
+        )
+        .await;
+    setup
+        .put(&format!(".agent/steps/{}/result.json", request.step_id), b"")
+        .await;
+    assert_eq!(
+        setup.transport.record(&request, SPEC).await.unwrap(),
+        Some(one.clone())
+    );
     let second = pod(&setup, &request, "uid-6").await;
     let two = second.record(Ending::Exited { code: 0 });
     // Times of objects are whole seconds.
@@ -45,7 +55,13 @@ async fn the_head_of_an_output_is_cut_between_characters_and_shows_no_secret() {
         (b"short\n".to_vec(), 6, false),
         (vec![b'x'; MIB as usize], MIB as usize, false),
         (vec![b'x'; MIB as usize + 1], MIB as usize, true),
-        (["x".repeat(MIB as usize - 1), "ü".to_owned()].concat().into_bytes(), MIB as usize - 1, true),
+        (
+            ["x".repeat(MIB as usize - 1), "ü".to_owned()]
+                .concat()
+                .into_bytes(),
+            MIB as usize - 1,
+            true,
+        ),
         (long, MIB as usize, true),
     ];
     for (printed, kept, truncated) in cases {
@@ -54,7 +70,9 @@ async fn the_head_of_an_output_is_cut_between_characters_and_shows_no_secret() {
         assert_eq!((output.stdout.len(), output.truncated), (kept, truncated));
         assert!(!output.stdout.contains("s3cr"));
     }
-    played.prints(&mut record, format!("<{SECRET}>\0\n").as_bytes()).await;
+    played
+        .prints(&mut record, format!("<{SECRET}>\0\n").as_bytes())
+        .await;
     let output = setup.transport.collect(&request, &record).await.unwrap();
     assert_eq!(output.stdout, "<[REDACTED]>\u{FFFD}\n");
 }
@@ -72,7 +90,11 @@ async fn parts_of_an_output_can_be_read() {
     for range in [50..60, 5..5] {
         assert_eq!(part(Channel::Stdout, range).await.unwrap(), "");
     }
-    assert_eq!(part(Channel::Stderr, 0..5).await.unwrap(), "", "nothing was printed");
+    assert_eq!(
+        part(Channel::Stderr, 0..5).await.unwrap(),
+        "",
+        "nothing was printed"
+    );
 }
 
 #[tokio::test]
@@ -80,7 +102,9 @@ async fn a_failure_of_the_supervisor_is_an_error_and_applies_nothing() {
     let setup = start().await;
     let request = setup.step(1);
     let played = pod(&setup, &request, "uid-1").await;
-    let mut record = played.run(|dir| std::fs::write(dir.join("new"), "new").unwrap()).await;
+    let mut record = played
+        .run(|dir| std::fs::write(dir.join("new"), "new").unwrap())
+        .await;
     record.ending = Ending::Failed {
         class: FailureClass::Workspace,
         message: "Workspace limit exceeded".to_owned(),

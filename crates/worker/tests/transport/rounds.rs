@@ -12,14 +12,23 @@ use worker::workspace::{S3Options, Workspaces};
 /// Prepares, and plays the pod up to its start.
 pub(crate) async fn pod(setup: &Setup, request: &SandboxRequest, uid: &str) -> Pod {
     let prepared = setup.transport.prepare(request, SPEC).await.unwrap();
-    let order = setup.transport.order(&prepared, request, uid, VALID).await.unwrap();
+    let order = setup
+        .transport
+        .order(&prepared, request, uid, VALID)
+        .await
+        .unwrap();
     Pod::start(order).await
 }
 
 async fn call(setup: &Setup, number: u128, tool: impl FnOnce(&Path)) -> agent::ports::SandboxOutput {
     let request = setup.step(number);
     pod(setup, &request, "uid-1").await.run(tool).await;
-    let record = setup.transport.record(&request, SPEC).await.unwrap().expect("a record");
+    let record = setup
+        .transport
+        .record(&request, SPEC)
+        .await
+        .unwrap()
+        .expect("a record");
     setup.transport.collect(&request, &record).await.unwrap()
 }
 
@@ -32,7 +41,11 @@ fn write(dir: &Path, path: &str, content: &[u8]) {
 #[tokio::test]
 async fn what_a_tool_leaves_is_in_the_store_with_its_type_and_told_by_path() {
     let setup = start().await;
-    for (path, content) in [("same.txt", b"same".as_slice()), ("old.txt", b"old"), ("gone.txt", b"gone")] {
+    for (path, content) in [
+        ("same.txt", b"same".as_slice()),
+        ("old.txt", b"old"),
+        ("gone.txt", b"gone"),
+    ] {
         setup.put(path, content).await;
     }
     let output = call(&setup, 1, |dir| {
@@ -41,9 +54,17 @@ async fn what_a_tool_leaves_is_in_the_store_with_its_type_and_told_by_path() {
         std::fs::remove_file(dir.join("gone.txt")).unwrap();
     })
     .await;
-    let expected = tree(&[("old.txt", b"new"), ("same.txt", b"same"), ("sub/page.html", b"<p>")]);
+    let expected = tree(&[
+        ("old.txt", b"new"),
+        ("same.txt", b"same"),
+        ("sub/page.html", b"<p>"),
+    ]);
     assert_eq!(setup.all().await, expected);
-    let kinds: Vec<_> = output.changes.iter().map(|change| (change.path.as_str(), change.change)).collect();
+    let kinds: Vec<_> = output
+        .changes
+        .iter()
+        .map(|change| (change.path.as_str(), change.change))
+        .collect();
     assert_eq!(
         kinds,
         [
@@ -53,8 +74,16 @@ async fn what_a_tool_leaves_is_in_the_store_with_its_type_and_told_by_path() {
         ]
     );
     let page = &output.artifacts[1];
-    assert_eq!((page.file_path.as_str(), page.file_size, page.mime_type.as_str()), ("sub/page.html", 3, "text/html"));
-    let head = setup.s3.client().head_object().bucket(setup.s3.bucket()).key(&page.storage_key);
+    assert_eq!(
+        (page.file_path.as_str(), page.file_size, page.mime_type.as_str()),
+        ("sub/page.html", 3, "text/html")
+    );
+    let head = setup
+        .s3
+        .client()
+        .head_object()
+        .bucket(setup.s3.bucket())
+        .key(&page.storage_key);
     assert_eq!(head.send().await.unwrap().content_type(), Some("text/html"));
     assert_eq!((output.exit_code, output.ephemeral_workspace), (Some(0), false));
 }
@@ -78,7 +107,11 @@ async fn only_new_files_are_packed_and_a_delta_serves_as_the_next_input() {
     let third = pod(&setup, &setup.step(3), "uid-3").await;
     assert_eq!(std::fs::read(third.path("a")).unwrap(), b"2");
     assert_eq!(std::fs::read(third.path("run")).unwrap(), b"#!/bin/sh");
-    assert_eq!(third.manifest.packs.len(), 2, "the first pack has no file any more");
+    assert_eq!(
+        third.manifest.packs.len(),
+        2,
+        "the first pack has no file any more"
+    );
 }
 
 #[tokio::test]
@@ -92,8 +125,16 @@ async fn preparing_twice_stores_nothing_new() {
     assert_eq!(setup.objects.list(setup.files.prefix()).await.unwrap(), before);
     assert_eq!((first.len(), second.len(), second.is_empty()), (1, 1, false));
     // Another order for the same Job: the URLs of the first are still good.
-    let one = setup.transport.order(&first, &request, "uid-1", VALID).await.unwrap();
-    setup.transport.order(&second, &request, "uid-1", VALID).await.unwrap();
+    let one = setup
+        .transport
+        .order(&first, &request, "uid-1", VALID)
+        .await
+        .unwrap();
+    setup
+        .transport
+        .order(&second, &request, "uid-1", VALID)
+        .await
+        .unwrap();
     assert_eq!(std::fs::read(Pod::start(one).await.path("a")).unwrap(), b"1");
 }
 
@@ -101,17 +142,27 @@ async fn preparing_twice_stores_nothing_new() {
 async fn a_damaged_index_costs_work_only() {
     let setup = start().await;
     setup.put("a", b"1").await;
-    for damage in [b"{}".as_slice(), b"not JSON", b"{\"version\":9,\"files\":{},\"packs\":{}}"] {
+    for damage in [
+        b"{}".as_slice(),
+        b"not JSON",
+        b"{\"version\":9,\"files\":{},\"packs\":{}}",
+    ] {
         setup.transport.prepare(&setup.step(1), SPEC).await.unwrap();
         setup.put(".agent/packs/index.json", damage).await;
-        assert_eq!(std::fs::read(pod(&setup, &setup.step(1), "u").await.path("a")).unwrap(), b"1");
+        assert_eq!(
+            std::fs::read(pod(&setup, &setup.step(1), "u").await.path("a")).unwrap(),
+            b"1"
+        );
     }
     // An archive that is gone is made again.
     for pack in setup.packs().await {
         let key = format!("{}{pack}", setup.files.prefix());
         setup.objects.delete(&[key]).await.unwrap();
     }
-    assert_eq!(std::fs::read(pod(&setup, &setup.step(1), "u").await.path("a")).unwrap(), b"1");
+    assert_eq!(
+        std::fs::read(pod(&setup, &setup.step(1), "u").await.path("a")).unwrap(),
+        b"1"
+    );
 }
 
 #[tokio::test]
@@ -137,7 +188,10 @@ async fn applying_again_after_a_crash_in_the_middle_ends_the_same() {
     assert_eq!(found.as_ref(), Some(&record));
     let first = setup.transport.collect(&request, &record).await.unwrap();
     let files = setup.all().await;
-    assert_eq!(files, tree(&[("added/a", b"a"), ("added/b", b"b"), ("changed", b"after")]));
+    assert_eq!(
+        files,
+        tree(&[("added/a", b"a"), ("added/b", b"b"), ("changed", b"after")])
+    );
     let second = setup.transport.collect(&request, &record).await.unwrap();
     assert_eq!(second, first);
     assert_eq!(setup.all().await, files);
@@ -162,9 +216,16 @@ async fn an_order_fits_into_a_secret_whatever_the_program() {
             code: "x".repeat(bytes),
         };
         let prepared = setup.transport.prepare(&request, SPEC).await.unwrap();
-        let order = setup.transport.order(&prepared, &request, "uid-1", VALID).await.unwrap();
+        let order = setup
+            .transport
+            .order(&prepared, &request, "uid-1", VALID)
+            .await
+            .unwrap();
         assert_eq!(order.program.is_some(), in_order);
-        assert!(serde_json::to_vec(&order).unwrap().len() < 1024 * 1024, "{ORDER_FILE}");
+        assert!(
+            serde_json::to_vec(&order).unwrap().len() < 1024 * 1024,
+            "{ORDER_FILE}"
+        );
         assert_eq!(Pod::start(order).await.manifest.program.is_some(), !in_order);
     }
 }
@@ -174,10 +235,25 @@ async fn urls_are_for_this_runs_own_keys_and_one_method_each() {
     let setup = start().await;
     let request = setup.step(1);
     let prepared = setup.transport.prepare(&request, SPEC).await.unwrap();
-    let order = setup.transport.order(&prepared, &request, "uid-1", VALID).await.unwrap();
+    let order = setup
+        .transport
+        .order(&prepared, &request, "uid-1", VALID)
+        .await
+        .unwrap();
     let puts = &order.put;
-    let all = [&puts.started, &puts.stdout, &puts.stderr, &puts.delta, &puts.record, &order.manifest_url, &order.mark_url];
-    let own = format!("/users/user%257C1/runs/{}/.agent/steps/{}/", setup.run, request.step_id);
+    let all = [
+        &puts.started,
+        &puts.stdout,
+        &puts.stderr,
+        &puts.delta,
+        &puts.record,
+        &order.manifest_url,
+        &order.mark_url,
+    ];
+    let own = format!(
+        "/users/user%257C1/runs/{}/.agent/steps/{}/",
+        setup.run, request.step_id
+    );
     for url in all {
         assert!(url.contains(&own), "{url}");
     }
@@ -185,16 +261,32 @@ async fn urls_are_for_this_runs_own_keys_and_one_method_each() {
     for url in [&puts.stdout, &puts.record] {
         assert_eq!(client.get(url).send().await.unwrap().status(), 403);
     }
-    assert_eq!(client.put(&order.manifest_url).body("x").send().await.unwrap().status(), 403);
+    assert_eq!(
+        client
+            .put(&order.manifest_url)
+            .body("x")
+            .send()
+            .await
+            .unwrap()
+            .status(),
+        403
+    );
     // The mark is written once, and only under that condition.
-    assert_eq!(client.put(&puts.started).body("x").send().await.unwrap().status(), 403);
+    assert_eq!(
+        client.put(&puts.started).body("x").send().await.unwrap().status(),
+        403
+    );
     for status in [200, 412] {
         let put = client.put(&puts.started).header("if-none-match", "*").body("x");
         assert_eq!(put.send().await.unwrap().status(), status);
     }
     assert!(setup.transport.was_begun(&request, "uid-1").await.unwrap());
     assert!(!setup.transport.was_begun(&request, "uid-2").await.unwrap());
-    let error = setup.transport.order(&prepared, &request, "../x", VALID).await.unwrap_err();
+    let error = setup
+        .transport
+        .order(&prepared, &request, "../x", VALID)
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("no uid"), "{error}");
 }
 
@@ -206,7 +298,11 @@ async fn files_that_no_directory_can_hold_together_are_told() {
     setup.put("a/b", b"1").await;
     let error = setup.transport.prepare(&setup.step(1), SPEC).await.unwrap_err();
     assert_eq!(error.to_string(), "Invalid path: a");
-    setup.objects.delete(&[format!("{}a", setup.files.prefix())]).await.unwrap();
+    setup
+        .objects
+        .delete(&[format!("{}a", setup.files.prefix())])
+        .await
+        .unwrap();
     let long = "x".repeat(256);
     setup.put(&long, b"1").await;
     let error = setup.transport.prepare(&setup.step(1), SPEC).await.unwrap_err();
@@ -232,7 +328,10 @@ async fn without_a_store_the_tool_says_what_to_set() {
     let transport = Transport::new(&Workspaces::from_options(&options), Arc::default());
     let error = transport.prepare(&setup.step(1), SPEC).await.unwrap_err();
     assert!(matches!(error, SandboxError::Unavailable(_)));
-    assert_eq!(error.to_string(), "shell is not configured: set S3_ACCESS_KEY and S3_SECRET_KEY");
+    assert_eq!(
+        error.to_string(),
+        "shell is not configured: set S3_ACCESS_KEY and S3_SECRET_KEY"
+    );
 }
 
 #[derive(clap::Parser)]
@@ -252,7 +351,12 @@ async fn what_a_settled_step_needs_no_more_is_deleted() {
     setup.transport.collect(&request, &record).await.unwrap();
     setup.transport.forget(&request).await.unwrap();
     let step = format!(".agent/steps/{}/", request.step_id);
-    let left: Vec<String> = setup.keys().await.into_iter().filter(|key| key.starts_with(&step)).collect();
+    let left: Vec<String> = setup
+        .keys()
+        .await
+        .into_iter()
+        .filter(|key| key.starts_with(&step))
+        .collect();
     assert_eq!(left, [format!("{step}uid-1/delta.tar.zst")]);
     assert!(setup.transport.record(&request, SPEC).await.unwrap().is_none());
     let next = pod(&setup, &setup.step(2), "uid-2").await;

@@ -71,7 +71,12 @@ impl Setup {
     /// Paths and contents of the run's files.
     pub(crate) async fn all(&self) -> BTreeMap<String, Vec<u8>> {
         let mut all = BTreeMap::new();
-        for path in self.keys().await.into_iter().filter(|path| !path.starts_with(".agent/")) {
+        for path in self
+            .keys()
+            .await
+            .into_iter()
+            .filter(|path| !path.starts_with(".agent/"))
+        {
             let key = format!("{}{path}", self.files.prefix());
             all.insert(path, self.objects.get(&key).await.unwrap().unwrap().to_vec());
         }
@@ -82,7 +87,10 @@ impl Setup {
     pub(crate) async fn keys(&self) -> Vec<String> {
         let prefix = self.files.prefix();
         let objects = self.objects.list(prefix).await.unwrap();
-        objects.iter().map(|object| object.key[prefix.len()..].to_owned()).collect()
+        objects
+            .iter()
+            .map(|object| object.key[prefix.len()..].to_owned())
+            .collect()
     }
 
     pub(crate) async fn packs(&self) -> Vec<String> {
@@ -94,5 +102,8 @@ impl Setup {
 }
 
 pub(crate) fn tree(files: &[(&str, &[u8])]) -> BTreeMap<String, Vec<u8>> {
-    files.iter().map(|(path, content)| ((*path).to_owned(), content.to_vec())).collect()
+    files
+        .iter()
+        .map(|(path, content)| ((*path).to_owned(), content.to_vec()))
+        .collect()
 }
