@@ -6,11 +6,12 @@ use crate::db::tx::{Statement, params, query};
 use crate::store::StoreError;
 use domain::clock::Clock;
 use domain::command::Expiry;
-use domain::ids::{JobId, RunId};
+use domain::ids::{JobId, RunId, StepId};
 use domain::job::Job;
-use domain::run::Origin;
+use domain::run::{Origin, StepStatus};
 use domain::status::RunStatus;
 use jiff::{SignedDuration, Timestamp};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ const LIVE: &str = concat!(
 );
 
 const THESE: &str = concat!("SELECT ", run_columns!(), " FROM agent_runs WHERE id = ANY($1)");
+
+const STEPS: &str = "SELECT id, status FROM agent_steps WHERE id = ANY($1)";
 
 /// A run past one of its limits; give both to [`crate::Orchestration::expire`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,6 +120,22 @@ impl Sweep {
         let after = after.map_or(uuid::Uuid::nil(), |run| run.0);
         let rows = query(&self.db, Statement::new(LIVE, params![after, i64::from(limit)])).await?;
         rows.iter().map(LiveRun::read).collect()
+    }
+
+    /// The status of these steps; unknown ones are left out.
+    pub async fn steps(&self, ids: &[StepId]) -> Result<HashMap<StepId, StepStatus>, StoreError> {
+        if ids.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let ids: Vec<uuid::Uuid> = ids.iter().map(|step| step.0).collect();
+        let rows = query(&self.db, Statement::new(STEPS, params![ids])).await?;
+        rows.iter()
+            .map(|row| {
+                let status: String = column(row, "status")?;
+                let status = StepStatus::parse(&status).ok_or_else(|| StoreError::row("unknown status"))?;
+                Ok((StepId(column(row, "id")?), status))
+            })
+            .collect()
     }
 
     /// These runs as they stand now, whatever their status; unknown ones are left out.

@@ -8,7 +8,8 @@ use crate::health::Checks;
 use crate::held::HeldRuns;
 use crate::intake::{Intake, Progress};
 use crate::job_processor::{JobProcessor, JobRules, opening_line};
-use crate::kubernetes::Surroundings;
+use crate::kubernetes::reaper::Reaper;
+use crate::kubernetes::{KubernetesSandbox, Surroundings};
 use crate::lease::LeaseThread;
 use crate::log::with_sources;
 use crate::model::WithRetries;
@@ -66,6 +67,7 @@ pub(crate) async fn build(options: Options, shutdown: Shutdown) -> Result<App, S
     );
     stored?;
     let control = Control::connect(&parts.options.redis).await.map_err(settings)?;
+    let kubernetes = sandbox.kubernetes().cloned();
     let processor = Arc::new(parts.processor(sandbox));
     figures::register();
     Ok(App {
@@ -77,9 +79,9 @@ pub(crate) async fn build(options: Options, shutdown: Shutdown) -> Result<App, S
             write_mode: worker.write_mode(),
             progress: Progress::default(),
         },
-        upkeep: parts.upkeep(),
+        upkeep: parts.upkeep(kubernetes.clone()),
         lease: parts.lease_thread(),
-        checks: Arc::new(parts.checks()),
+        checks: Arc::new(parts.checks(kubernetes)),
         obey: Obey {
             control,
             leases: Leases::new(parts.db.clone()),
@@ -176,7 +178,10 @@ impl Parts {
         }
     }
 
-    fn upkeep(&self) -> Upkeep {
+    fn upkeep(&self, kubernetes: Option<KubernetesSandbox>) -> Upkeep {
+        let sweep = Sweep::new(self.db.clone(), self.clock.clone());
+        let lease = self.options.worker.lease();
+        let reaper = kubernetes.map(|sandbox| Arc::new(Reaper::new(sandbox, sweep, lease)));
         Upkeep {
             worker: self.worker.clone(),
             queue: self.queue.clone(),
@@ -194,6 +199,7 @@ impl Parts {
                 rules: self.options.retention,
                 clock: self.clock.clone(),
             },
+            reaper,
         }
     }
 
@@ -209,13 +215,14 @@ impl Parts {
         }
     }
 
-    fn checks(&self) -> Checks {
+    fn checks(&self, kubernetes: Option<KubernetesSandbox>) -> Checks {
         Checks {
             db: self.db.clone(),
             queue: self.queue.clone(),
             queue_prefix: self.options.redis.prefix().to_owned(),
             workspaces: self.workspaces.clone(),
             model: self.model.clone(),
+            kubernetes,
             cached: std::sync::Mutex::default(),
         }
     }

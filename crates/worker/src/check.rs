@@ -1,6 +1,7 @@
 //! `agent-worker check`: one line per dependency, told with what was tried and what to do.
 
 use crate::config::{Options, Target};
+use crate::kubernetes::preflight;
 use crate::log::with_sources;
 use crate::sandbox::{LocalSandbox, ToolExecutor};
 use crate::workspace::Workspaces;
@@ -17,21 +18,36 @@ const LIMIT: Duration = Duration::from_secs(5);
 
 /// Runs the checks; `true`: all fine.
 pub async fn run(options: &Options, what: &[Target]) -> bool {
-    let what = if what.is_empty() { &ALL[..] } else { what };
+    let mut all = ALL.to_vec();
+    if options.sandbox.tool_executor == ToolExecutor::Kubernetes {
+        all.push(Target::Kubernetes);
+    }
+    let what = if what.is_empty() { &all } else { what };
     let mut fine = true;
     for target in what {
+        if *target == Target::Kubernetes {
+            for line in preflight::lines(&options.kubernetes, &options.s3).await {
+                fine &= line.result.is_ok();
+                say(&format!("kubernetes {}", line.name), line.result);
+            }
+            continue;
+        }
         let result = tokio::time::timeout(LIMIT, one(options, *target)).await;
         let result = result.unwrap_or_else(|_| Err(format!("no answer within {} s", LIMIT.as_secs())));
         fine &= result.is_ok();
         let name = format!("{target:?}").to_lowercase();
-        let line = match result {
-            Ok(said) => format!("{name}: ok ({said})"),
-            Err(fault) => format!("{name}: FAILED: {fault}"),
-        };
-        // Nothing is left to do when stdout is gone.
-        writeln!(std::io::stdout(), "{line}").unwrap_or_default();
+        say(&name, result);
     }
     fine
+}
+
+fn say(name: &str, result: Result<String, String>) {
+    let line = match result {
+        Ok(said) => format!("{name}: ok ({said})"),
+        Err(fault) => format!("{name}: FAILED: {fault}"),
+    };
+    // Nothing is left to do when stdout is gone.
+    writeln!(std::io::stdout(), "{line}").unwrap_or_default();
 }
 
 async fn one(options: &Options, target: Target) -> Result<String, String> {
@@ -67,6 +83,8 @@ async fn one(options: &Options, target: Target) -> Result<String, String> {
             model.check().await?;
             Ok(model.describe())
         }
+        // Many lines: see `run`.
+        Target::Kubernetes => Ok("told line by line".to_owned()),
         Target::Sandbox => sandbox(options).await,
     }
 }

@@ -51,6 +51,8 @@ pub enum Target {
     Model,
     /// Isolation of shell and code on this machine; only when it is named
     Sandbox,
+    /// Rights, quota, images, store and clocks of tools that run as Jobs
+    Kubernetes,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -5,6 +5,7 @@
 //! watchdog found that no claim completes although Redis would answer one; the process is then ending.
 
 use crate::intake::Progress;
+use crate::kubernetes::KubernetesSandbox;
 use crate::model::WithRetries;
 use crate::workspace::Workspaces;
 use axum::extract::State;
@@ -39,6 +40,8 @@ pub struct Checks {
     pub queue_prefix: String,
     pub workspaces: Workspaces,
     pub model: WithRetries,
+    /// Where tools run in a cluster; told, and no reason to be unready: a call waits for it.
+    pub kubernetes: Option<KubernetesSandbox>,
     pub cached: Mutex<Cached>,
 }
 
@@ -107,7 +110,14 @@ impl Checks {
         let (([postgres, redis, s3], glance), model) = tokio::join!(self.stores(), self.model());
         let ready = postgres == "ok" && redis == "ok";
         let status = if ready { "ready" } else { "not_ready" };
-        let checks = json!({"postgres": postgres, "redis": redis, "s3": s3, "model": model});
+        let mut checks = json!({"postgres": postgres, "redis": redis, "s3": s3, "model": model});
+        if let Some(kubernetes) = &self.kubernetes {
+            checks["kubernetes"] = json!(if kubernetes.health().is_ok() {
+                "ok"
+            } else {
+                "error"
+            });
+        }
         let queue = glance.as_ref().map(Glance::to_json);
         (ready, json!({"status": status, "checks": checks, "queue": queue}))
     }

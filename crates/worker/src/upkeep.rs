@@ -1,6 +1,7 @@
 //! Background work of every worker: idempotent, without input, no leader. What one worker does at a time the others need
 //! not do; doing it twice changes nothing.
 
+use crate::kubernetes::reaper::Reaper;
 use crate::log::{publish, with_sources};
 use crate::reconcile::{ReconcileError, Reconciler};
 use crate::retention::{RetentionError, Sweeper, Swept};
@@ -33,6 +34,8 @@ const EXPIRE_INTERVAL: Duration = Duration::from_secs(2);
 const EXPIRE_BATCH: u32 = 100;
 /// How often files past their time are looked for.
 const RETENTION_INTERVAL: Duration = Duration::from_mins(1);
+/// How often the cluster's tool Jobs are looked through.
+const REAP_INTERVAL: Duration = Duration::from_secs(5);
 /// How often the worker notes that it lives.
 const BEAT_INTERVAL: Duration = Duration::from_secs(3);
 
@@ -73,6 +76,8 @@ pub struct Upkeep {
     pub write_mode: WriteMode,
     pub healing: Healing,
     pub retention: Sweeper,
+    /// Where tools run in a cluster.
+    pub reaper: Option<Arc<Reaper>>,
 }
 
 /// What sweep, audit and reconciler of one worker share.
@@ -130,6 +135,7 @@ impl Upkeep {
             every(RELAY_INTERVAL, "outbox relay", stop.clone(), || this.relay()),
             every(EXPIRE_INTERVAL, "time limits", stop.clone(), || this.expire()),
             every(RETENTION_INTERVAL, "retention", stop.clone(), || this.retain()),
+            every(REAP_INTERVAL, "tool jobs", stop.clone(), || this.reap()),
             this.reconcile_loop(stop.clone()),
         );
         Ok(())
@@ -152,6 +158,14 @@ impl Upkeep {
                 .increment(swept.orphans + swept.restored + swept.dropped);
         }
         Ok(())
+    }
+
+    /// Deletes tool Jobs that nobody needs any more.
+    async fn reap(&self) -> Result<(), UpkeepError> {
+        match &self.reaper {
+            Some(reaper) => Ok(reaper.pass().await?),
+            None => Ok(()),
+        }
     }
 
     async fn audit(&self) -> Result<(), UpkeepError> {

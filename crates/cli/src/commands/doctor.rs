@@ -1,5 +1,7 @@
 //! `agentctl doctor`: each dependency with what was tried, what came back, and the fix in one line.
 
+mod tools;
+
 use crate::client::Api;
 use crate::commands::{queue, redis_facts};
 use crate::console::{Console, Style, one_line};
@@ -11,8 +13,6 @@ use crate::up::{binaries, process::ProcessId};
 use bootstrap::settings::{Faults, Lookup, Validate, try_parse};
 use runs::{Db, DbOptions};
 use serde_json::json;
-use std::path::Path;
-use std::process::{Command, Stdio};
 
 /// Longest shown answer, in characters.
 const MAX_ANSWER: usize = 160;
@@ -46,7 +46,7 @@ pub async fn doctor(console: Console, place: &Place, as_json: bool) -> Result<Co
     checks.extend(agreement(place).await);
     checks.push(objects(place).await);
     checks.extend(services(place).await?);
-    checks.push(sandbox(place));
+    checks.extend(tools::checks(place).await);
     checks.push(model(place));
     checks
         .iter()
@@ -274,50 +274,6 @@ async fn ready(name: &'static str, service: &Api, path: &str) -> Check {
         Err(failure) => Err(failure),
     };
     Check::new(name, format!("GET {}{path}", service.base()), answer)
-}
-
-/// Asks the worker's program what it can enforce here, whichever worker there is.
-fn sandbox(place: &Place) -> Check {
-    let tried = "agent-worker check sandbox";
-    let executor = place.get("TOOL_EXECUTOR").unwrap_or("local");
-    if executor != "local" {
-        let elsewhere = format!("shell and code do not run on this machine (TOOL_EXECUTOR={executor})");
-        return Check::new("sandbox", "read the settings", Ok(elsewhere));
-    }
-    let program = binaries::ours("agent-worker", &envfile::process());
-    Check::new(
-        "sandbox",
-        tried,
-        program.and_then(|program| isolation(&program, place)),
-    )
-}
-
-fn isolation(program: &Path, place: &Place) -> Result<String, Failure> {
-    let mut command = Command::new(program);
-    command.args(["check", "sandbox"]).env("TOOL_EXECUTOR", "local");
-    // Settings that must be there; nothing is connected to.
-    for (name, default) in [
-        ("DATABASE_URL", "postgresql://127.0.0.1/"),
-        ("REDIS_URL", "redis://127.0.0.1/"),
-    ] {
-        command.env(name, place.get(name).unwrap_or(default));
-    }
-    if let Some(dir) = place.get("TOOL_SCRATCH_DIR") {
-        command.env("TOOL_SCRATCH_DIR", dir);
-    }
-    let output = command.stdin(Stdio::null()).output()?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let line = text.lines().find_map(|line| line.strip_prefix("sandbox: "));
-    match line.map(|line| (line.strip_prefix("ok ("), line)) {
-        Some((Some(held), _)) => Ok(held.strip_suffix(')').unwrap_or(held).to_owned()),
-        told => {
-            let complaint = String::from_utf8_lossy(&output.stderr);
-            let why = told.map_or_else(|| complaint.trim().to_owned(), |(_, line)| line.to_owned());
-            Err(Failure::new("the host refuses to isolate processes; shell and code fail")
-                .because(why)
-                .fix("Debian/Ubuntu: apt-get install bubblewrap, and allow user namespaces (sysctl kernel.unprivileged_userns_clone=1, kernel.apparmor_restrict_unprivileged_userns=0) and Landlock (lsm= of the kernel); else set TOOL_EXECUTOR=none or kubernetes"))
-        }
-    }
 }
 
 fn model(place: &Place) -> Check {

@@ -6,6 +6,7 @@
 //! it has room for, and they come back here.
 
 use super::calls::{CallError, Calls};
+use super::figures;
 use super::world::World;
 use domain::ids::UserId;
 use std::collections::{HashMap, VecDeque};
@@ -103,7 +104,7 @@ struct Quota {
 
 /// The queue of this worker. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Admission {
+pub(crate) struct Admission {
     state: Arc<Mutex<State>>,
     wake: Arc<Notify>,
     world: World,
@@ -203,8 +204,7 @@ impl Admission {
         }
     }
 
-    /// How many calls wait, for metrics.
-    pub(super) fn waiting(&self) -> usize {
+    fn waiting(&self) -> usize {
         self.state().line.waiting.len()
     }
 
@@ -245,6 +245,7 @@ impl Admission {
         loop {
             self.read_quota().await;
             self.grant();
+            figures::waiting(self.waiting());
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.wake.notified() => {}

@@ -4,9 +4,12 @@
 //! tries again by itself: a creation may have happened although its answer was lost, so [`CallError::Away`] always means
 //! "unknown", and who calls decides.
 
+pub use super::answers::CallError;
+use super::answers::{judge, status_of};
+use super::connect::{ConnectError, config};
 use super::job::SELECTOR;
 use super::options::KubernetesOptions;
-use super::seen::JobSeen;
+use super::seen::{JobSeen, PodSeen};
 use bytes::Bytes;
 use futures::AsyncBufRead;
 use jiff::Timestamp;
@@ -17,8 +20,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Event, Pod, ResourceQuota, Secret};
 use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
 use kube::api::{DeleteParams, GetParams, ListParams, LogParams, PostParams, Preconditions};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::core::{ObjectList, Request, Status};
+use kube::core::{ObjectList, Request};
 use kube::{Api, Client, Config, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -29,47 +31,6 @@ const SHORT: Duration = Duration::from_secs(10);
 const CONNECT: Duration = Duration::from_secs(5);
 /// Silence on a watch or a log after which its connection counts as dead; watches end by themselves before.
 const LONG_SILENCE: Duration = Duration::from_secs(270);
-
-/// Why the API server did not do it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CallError {
-    /// 403 with the quota's own words.
-    #[error("{0}")]
-    Quota(String),
-    /// Too busy, or the quota was being counted: nothing was done.
-    #[error("{message}")]
-    Busy {
-        message: String,
-        after: Option<Duration>,
-    },
-    #[error("{0}")]
-    AlreadyExists(String),
-    #[error("not found")]
-    NotFound,
-    /// The object is another one than meant.
-    #[error("{0}")]
-    Conflict(String),
-    /// A missing right, or a refusal of admission.
-    #[error("{0}")]
-    Forbidden(String),
-    /// It would never be taken.
-    #[error("{0}")]
-    Invalid(String),
-    /// No answer, or one that says nothing of what was done.
-    #[error("the API server does not answer: {0}")]
-    Away(String),
-}
-
-/// How to reach the API server; `Display` says what to set.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    #[error("no service account of a cluster: {0}; set K8S_IN_CLUSTER=false and KUBECONFIG outside of one")]
-    InCluster(String),
-    #[error("KUBECONFIG: {0}")]
-    Kubeconfig(String),
-    #[error("the client cannot be made: {0}")]
-    Client(String),
-}
 
 /// An answer with what its headers say.
 #[derive(Debug, Clone)]
@@ -103,7 +64,10 @@ type Named = (&'static str, &'static str);
 impl Calls {
     /// Nothing is asked yet.
     pub async fn connect(options: &KubernetesOptions) -> Result<Self, ConnectError> {
-        let mut config = config(options).await?;
+        Self::to(config(options).await?, &options.k8s_tool_namespace)
+    }
+
+    fn to(mut config: Config, namespace: &str) -> Result<Self, ConnectError> {
         config.default_retry = false;
         config.connect_timeout = Some(CONNECT);
         config.reset_reader_on_write = true;
@@ -111,20 +75,11 @@ impl Calls {
         short.read_timeout = Some(SHORT);
         config.read_timeout = Some(LONG_SILENCE);
         let client = |config| Client::try_from(config).map_err(|error| ConnectError::Client(text(&error)));
-        Ok(Self::on(
-            client(short)?,
-            client(config)?,
-            &options.k8s_tool_namespace,
-        ))
-    }
-
-    /// Given clients, for short questions and for streams.
-    pub fn on(short: Client, long: Client, namespace: &str) -> Self {
-        Self {
-            short,
-            long,
+        Ok(Self {
+            short: client(short)?,
+            long: client(config)?,
             namespace: namespace.to_owned(),
-        }
+        })
     }
 
     pub fn namespace(&self) -> &str {
@@ -157,6 +112,16 @@ impl Calls {
             Err(CallError::NotFound) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// The pods of a Job.
+    pub async fn pods_of(&self, job_uid: &str) -> Result<Vec<PodSeen>, CallError> {
+        let params = ListParams::default().labels(&format!("batch.kubernetes.io/controller-uid={job_uid}"));
+        let answer = self
+            .send(("list", "pods"), self.path::<Pod>().list(&params))
+            .await?;
+        let pods = read::<ObjectList<Pod>>(&answer.body)?.items;
+        Ok(pods.iter().map(PodSeen::of).collect())
     }
 
     /// Deletes exactly this Job, and its pod in the background. One that is gone is no error.
@@ -330,23 +295,6 @@ impl Calls {
     }
 }
 
-async fn config(options: &KubernetesOptions) -> Result<Config, ConnectError> {
-    if options.k8s_in_cluster {
-        return Config::incluster().map_err(|error| ConnectError::InCluster(text(&error)));
-    }
-    let kubeconfig = |error| ConnectError::Kubeconfig(text(&error));
-    match &options.kubeconfig {
-        Some(path) => {
-            let file = Kubeconfig::read_from(path).map_err(kubeconfig)?;
-            let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
-            config.map_err(kubeconfig)
-        }
-        None => Config::from_kubeconfig(&KubeConfigOptions::default())
-            .await
-            .map_err(kubeconfig),
-    }
-}
-
 fn cluster_path<K: Resource<DynamicType = (), Scope = ClusterResourceScope>>() -> String {
     K::url_path(&(), None)
 }
@@ -403,82 +351,5 @@ fn failed(named: Named, error: kube::Error) -> CallError {
     CallError::Away(text(&error))
 }
 
-fn status_of(body: &[u8], code: u16) -> Status {
-    let parsed = serde_json::from_slice::<Status>(body);
-    let mut status = parsed.unwrap_or_else(|_| Status::failure(&String::from_utf8_lossy(body), ""));
-    status.code = code;
-    status
-}
-
-/// What a refusal means.
-fn judge(status: &Status, after: Option<Duration>) -> CallError {
-    let message = status.message.clone();
-    let quota_counted = || {
-        let kind = status.details.as_ref().map(|details| details.kind.as_str());
-        kind == Some("resourcequotas") || message.contains("resourcequotas")
-    };
-    match status.code {
-        403 if message.contains("exceeded quota") => CallError::Quota(message),
-        401 | 403 => CallError::Forbidden(message),
-        404 => CallError::NotFound,
-        409 if status.is_already_exists() => CallError::AlreadyExists(message),
-        409 if quota_counted() => CallError::Busy { message, after },
-        409 => CallError::Conflict(message),
-        429 => CallError::Busy { message, after },
-        500 if message.contains("resource quota evaluation timed out") => CallError::Busy { message, after },
-        400 | 405 | 413 | 415 | 422 => CallError::Invalid(message),
-        code => CallError::Away(format!("{code} {message}")),
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn judged(status: serde_json::Value) -> CallError {
-        let code = status["code"].as_u64().unwrap() as u16;
-        judge(&status_of(status.to_string().as_bytes(), code), None)
-    }
-
-    #[test]
-    fn each_refusal_is_told_from_the_others() {
-        let quota = json!({"code": 403, "reason": "Forbidden", "message": "jobs.batch \"a\" is forbidden: exceeded quota: q"});
-        assert!(matches!(judged(quota), CallError::Quota(_)));
-        let right =
-            json!({"code": 403, "reason": "Forbidden", "message": "User cannot create resource \"jobs\""});
-        assert!(matches!(judged(right), CallError::Forbidden(_)));
-        let exists =
-            json!({"code": 409, "reason": "AlreadyExists", "message": "jobs.batch \"a\" already exists"});
-        assert!(matches!(judged(exists), CallError::AlreadyExists(_)));
-        let counted = json!({"code": 409, "reason": "Conflict", "message": "Operation cannot be fulfilled on resourcequotas \"q\"",
-            "details": {"kind": "resourcequotas"}});
-        assert!(matches!(judged(counted), CallError::Busy { .. }));
-        let other = json!({"code": 409, "reason": "Conflict", "message": "the UID in the precondition does not match"});
-        assert!(matches!(judged(other), CallError::Conflict(_)));
-        let slow =
-            json!({"code": 500, "message": "Internal error occurred: resource quota evaluation timed out"});
-        assert!(matches!(judged(slow), CallError::Busy { .. }));
-        for code in [500, 503, 504] {
-            assert!(matches!(
-                judged(json!({"code": code, "message": "x"})),
-                CallError::Away(_)
-            ));
-        }
-        assert!(matches!(
-            judged(json!({"code": 422, "message": "x"})),
-            CallError::Invalid(_)
-        ));
-        assert_eq!(judged(json!({"code": 404, "message": "x"})), CallError::NotFound);
-    }
-
-    #[test]
-    fn an_answer_that_is_no_status_is_still_judged_by_its_code() {
-        assert!(matches!(
-            judge(&status_of(b"<html>", 503), None),
-            CallError::Away(_)
-        ));
-        let busy = judge(&status_of(b"", 429), Some(Duration::from_secs(1)));
-        assert!(matches!(busy, CallError::Busy { after: Some(_), .. }));
-    }
-}
+mod tests;

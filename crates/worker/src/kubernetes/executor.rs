@@ -4,7 +4,7 @@
 //! then the Job of this name, and only when there is neither a Job is made.
 
 use super::calls::CallError;
-use super::classify::{Class, Failure};
+use super::class::{Class, Failure};
 use super::follow::{End, Follow};
 use super::job::{Making, manifest, order_secret};
 use super::making::Made;

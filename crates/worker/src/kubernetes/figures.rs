@@ -1,6 +1,6 @@
 //! Metrics of tool Jobs; every label comes from a closed list.
 
-use super::classify::Failure;
+use super::class::Failure;
 use std::time::Duration;
 
 /// The parts of a call, in their order.
@@ -14,6 +14,11 @@ pub(super) fn phase(name: &'static str, lasted: Duration) {
 /// A call that failed by what the cluster did.
 pub(super) fn failed(failure: &Failure) {
     metrics::counter!("agent_sandbox_failures_total", "class" => failure.class.as_str()).increment(1);
+}
+
+/// Calls of this worker that wait for a place.
+pub(super) fn waiting(count: usize) {
+    metrics::gauge!("agent_sandbox_waiting").set(count as f64);
 }
 
 /// A Job of nobody's was deleted.

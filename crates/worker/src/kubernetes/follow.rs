@@ -1,6 +1,7 @@
 //! Following one Job to its end: states from the watches, the record from the store, the log for display.
 
-use super::classify::{Failure, Observed, Phase, Verdict, classify, limit, phase};
+use super::class::Failure;
+use super::classify::{Observed, Phase, Verdict, classify, limit, phase};
 use super::logs::{LiveLog, stream};
 use super::options::RUN_RESERVE;
 use super::seen::PodSeen;

@@ -2,7 +2,7 @@
 
 use super::admission::Permit;
 use super::calls::CallError;
-use super::classify::{Class, Failure};
+use super::class::{Class, Failure};
 use super::executor::{Call, unusable};
 use super::figures;
 use super::job::pod;

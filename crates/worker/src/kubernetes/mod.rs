@@ -4,10 +4,11 @@
 //! | --- | --- |
 //! | [`name`], [`spec`], [`job`] | pure: what a call asks for, its hash, its Job |
 //! | [`seen`], [`world`], [`watching`] | what the two watches of a worker tell |
-//! | [`classify`] | pure: where a call stands, and why it failed |
-//! | [`calls`] | the closed list of what is asked of the API server |
+//! | [`class`], [`classify`] | pure: where a call stands, and why it failed |
+//! | [`calls`], [`answers`], [`connect`] | the closed list of what is asked of the API server, and what it answers |
 //! | `admission` | a fair queue in front of the quota |
 //! | `executor`, `making`, `follow`, `logs`, `cancel` | one call: its Job, to its end, its log, its stop |
+//! | [`reaper`], [`preflight`] | Jobs nobody needs; what `check kubernetes` tries |
 //! | `hosts`, [`options`], [`figures`] | the store's addresses; settings; metrics |
 //!
 //! Invariants:
@@ -17,9 +18,12 @@
 //! - No state is waited for without a limit, and no Job of ours is left.
 
 mod admission;
+pub mod answers;
 pub mod calls;
 mod cancel;
+pub mod class;
 pub mod classify;
+pub mod connect;
 mod executor;
 pub mod figures;
 mod follow;
@@ -29,6 +33,8 @@ mod logs;
 mod making;
 pub mod name;
 pub mod options;
+pub mod preflight;
+pub mod reaper;
 #[cfg(test)]
 pub(crate) mod samples;
 pub mod seen;
