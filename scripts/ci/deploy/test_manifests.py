@@ -15,8 +15,6 @@ import yaml
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 K8S = ROOT / "k8s"
 TESTS = []
-# Of the contract's settings, those that the executor of tool Jobs reads.
-EXECUTOR = {"K8S_IN_CLUSTER", "K8S_NAMESPACE", "K8S_TOOL_NAMESPACE", "K8S_RUNTIME_CLASS", "TOOL_IMAGE"}
 
 
 def test(function):
@@ -409,14 +407,14 @@ def every_variable_is_a_setting_and_every_key_of_a_secret_has_its_name():
                "runtime-secrets": {"DATABASE_URL", "REDIS_URL", "RUNTIME_SIGNATURE_SECRET"}}
     for thing in workloads():
         for container in pod_of(thing)["containers"]:
-            assert set(env_of(container)) <= settings() | EXECUTOR, set(env_of(container)) - settings()
+            assert set(env_of(container)) <= settings(), set(env_of(container)) - settings()
             for entry in container["env"]:
                 if "secretKeyRef" in entry.get("valueFrom", {}):
                     reference = entry["valueFrom"]["secretKeyRef"]
                     same(reference["key"], entry["name"])
                     assert entry["name"] in secrets[reference["name"]], entry
     for thing in rendered("overlays/gvisor"):
-        assert set(thing.get("data", {})) <= settings() | EXECUTOR
+        assert set(thing.get("data", {})) <= settings()
 
 
 @test
