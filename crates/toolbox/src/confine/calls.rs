@@ -154,10 +154,7 @@ fn rules(network: bool) -> Built<Rules> {
     rules.insert(libc::SYS_socketpair, vec![no_family_but(families(false))?]);
     // Typing into a terminal in somebody else's name.
     let typing = |request: u64| all(&[(1, Word, Eq, request)]);
-    rules.insert(
-        libc::SYS_ioctl,
-        vec![typing(TIOCSTI)?, typing(TIOCLINUX)?],
-    );
+    rules.insert(libc::SYS_ioctl, vec![typing(TIOCSTI)?, typing(TIOCLINUX)?]);
     for call in NOT_ON_THE_FIRST {
         rules.insert(call, vec![all(&[(0, Word, Eq, FIRST)])?]);
     }

@@ -51,7 +51,7 @@ async fn kill(connected: &Connected, spec: &Spec) -> bool {
     }
     match job_deleted {
         Ok(()) => {
-            connected.world.deleting(&job.uid);
+            connected.world.forget(&job.uid);
             true
         }
         Err(error) => {

@@ -180,7 +180,8 @@ impl<E: SandboxEvents> Call<'_, E> {
             .patiently(|| self.connected.calls.delete_job(name, uid))
             .await;
         match deleted {
-            Ok(()) => self.connected.world.deleting(uid),
+            // Its place is free, whatever the watch says of it yet.
+            Ok(()) => self.connected.world.forget(uid),
             Err(error) => tracing::warn!(job = name, %error, "a tool's Job is not deleted"),
         }
         crash_at(CrashPoint::AfterDelete);

@@ -21,6 +21,8 @@ const RECORD_EVERY: Duration = Duration::from_millis(200);
 const RECORD_MEANWHILE: Duration = Duration::from_secs(20);
 /// How long the store may fail before the call gives up; its Job is there to be adopted.
 const STORE_PATIENCE: Duration = Duration::from_secs(60);
+/// Between two questions to an API server that does not answer.
+const LONG_REST: Duration = Duration::from_secs(1);
 /// Longest sleep between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Missing output is read in parts of this size, and of no channel more than that.
@@ -56,6 +58,10 @@ struct Place {
     begun: Instant,
     looked: Instant,
     store_fails_since: Option<Instant>,
+    /// The API server itself has said the same, in this phase.
+    is_confirmed: bool,
+    /// Nothing is asked again so soon after the last look.
+    rest: Duration,
 }
 
 impl<E: SandboxEvents> Follow<'_, E> {
@@ -106,6 +112,8 @@ impl<E: SandboxEvents> Follow<'_, E> {
             begun: now,
             looked: now,
             store_fails_since: None,
+            is_confirmed: false,
+            rest: Duration::ZERO,
         };
         let mut first = true;
         loop {
@@ -174,6 +182,8 @@ impl<E: SandboxEvents> Follow<'_, E> {
             _ => {}
         }
         place.phase = present;
+        place.is_confirmed = false;
+        place.rest = Duration::ZERO;
         place.since = look.heard;
         place.since_wall = Instant::now();
         matches!(present, Some(Phase::Ended | Phase::Leaving) | None)
@@ -216,7 +226,8 @@ impl<E: SandboxEvents> Follow<'_, E> {
         }
     }
 
-    /// The verdict on what was seen; what is about to be called gone is asked for once more.
+    /// The verdict on what was seen. Before it counts as an end the API server is asked itself, once: the watch may have
+    /// fallen silent without breaking off.
     async fn judge(&self, place: &mut Place, look: &Look) -> Result<Option<End>, SandboxError> {
         let seen = self.observed(look);
         let limits = &self.connected.limits;
@@ -225,27 +236,38 @@ impl<E: SandboxEvents> Follow<'_, E> {
             Some(Phase::Ended) => place.since_wall.elapsed(),
             _ => look.heard.saturating_sub(place.since),
         };
-        let failure = match classify(&seen, elapsed, limits) {
-            Verdict::Goes(_) => return self.patience(place).map(|()| None),
-            Verdict::Silent => return Ok(Some(End::Silent)),
-            Verdict::Failed(failure) => failure,
-        };
-        if place.store_fails_since.is_some() {
-            return Ok(None);
+        let verdict = classify(&seen, elapsed, limits);
+        if matches!(verdict, Verdict::Goes(_)) || place.looked.elapsed() < place.rest {
+            return self.patience(place).map(|()| None);
         }
-        if look.job.is_none() && place.phase.is_none() {
-            match self.connected.calls.job(&self.spec.job_name).await {
-                Ok(Some(job)) if job.uid == self.job_uid => {
-                    self.connected.world.insist(job);
-                    return Ok(None);
+        if !place.is_confirmed && place.phase != Some(Phase::Ended) {
+            place.is_confirmed = match self.connected.read_again(&self.spec.job_name, self.job_uid).await {
+                Ok(()) => true,
+                Err(error) => {
+                    tracing::debug!(job = self.spec.job_name, %error, "a call cannot be asked for");
+                    place.rest = LONG_REST;
+                    place.looked = Instant::now();
+                    return self.patience(place).map(|()| None);
                 }
-                Ok(_) => {}
-                // Nobody knows; the watch will tell.
-                Err(_) => return self.patience(place).map(|()| None),
+            };
+            let now = self.connected.world.look(self.job_uid);
+            if (&now.job, &now.pod, now.pod_is_gone) != (&look.job, &look.pod, look.pod_is_gone) {
+                return Ok(None);
             }
         }
-        let end = self.recorded(place, look).await?;
-        Ok(Some(end.unwrap_or(End::Failed(failure))))
+        if let Some(end) = self.recorded(place, look).await? {
+            return Ok(Some(end));
+        }
+        if place.store_fails_since.is_some() {
+            // Whether there is a record is not known.
+            place.rest = RECORD_EVERY;
+            return Ok(None);
+        }
+        Ok(match verdict {
+            Verdict::Goes(_) => None,
+            Verdict::Silent => Some(End::Silent),
+            Verdict::Failed(failure) => Some(End::Failed(failure)),
+        })
     }
 
     /// Nothing is waited for without an end, not even an API server that is away.
@@ -270,7 +292,7 @@ impl<E: SandboxEvents> Follow<'_, E> {
             .map(|phase| limit(phase, &seen, &self.connected.limits));
         let elapsed = look.heard.saturating_sub(place.since);
         let left = limit.unwrap_or(LOOK_EVERY).saturating_sub(elapsed);
-        left.clamp(Duration::from_millis(20), LOOK_EVERY)
+        left.max(place.rest).clamp(Duration::from_millis(20), LOOK_EVERY)
     }
 
     /// Shows what the log lost.

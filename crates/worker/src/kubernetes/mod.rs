@@ -90,6 +90,18 @@ pub(crate) struct Connected {
 }
 
 impl Connected {
+    /// Brings what we know of a Job and its pod up to date without the watches.
+    pub(crate) async fn read_again(&self, name: &str, uid: &str) -> Result<(), CallError> {
+        let (job, pods) = tokio::join!(self.calls.job(name), self.calls.pods_of(uid));
+        let (job, pods) = (job?, pods?);
+        match job.filter(|job| job.uid == uid) {
+            Some(job) => self.world.insist(job),
+            None => self.world.forget(uid),
+        }
+        self.world.insist_pods(uid, pods);
+        Ok(())
+    }
+
     /// Asks until there is an answer that says something, as long as the settings allow. Only for what may be done twice.
     pub(crate) async fn patiently<T, F>(&self, ask: impl Fn() -> F) -> Result<T, CallError>
     where

@@ -75,9 +75,17 @@ pub async fn lines(options: &KubernetesOptions, s3: &S3Options) -> Vec<Line> {
         lines.push(line("hosts", preflight.hosts().await));
         lines.push(line("dry run of a pod", preflight.pod().await));
         lines.push(line("dry run of a Job", preflight.job().await));
-        lines.extend(preflight.images().await);
     }
     lines.push(store);
+    // A Job that could not run, or not be deleted, tells nothing of its image.
+    if lines.iter().all(|line| line.result.is_ok()) {
+        lines.extend(preflight.images().await);
+    } else {
+        lines.push(line(
+            "image",
+            Err("not tried: mend the lines above first".to_owned()),
+        ));
+    }
     lines
 }
 

@@ -248,21 +248,32 @@ impl World {
         self.changed();
     }
 
-    /// A Job that the API server does not have.
-    pub fn forget(&self, uid: &str) {
+    /// The pods of a Job, as the API server has them.
+    pub fn insist_pods(&self, job_uid: &str, pods: Vec<PodSeen>) {
         let mut state = self.state();
-        state.jobs.deleted.insert(uid.to_owned());
-        state.jobs.remove(uid);
+        let gone = |pod: &PodSeen| pod.job_uid == job_uid && pods.iter().all(|there| there.uid != pod.uid);
+        let gone: Vec<String> = state
+            .pods
+            .present
+            .values()
+            .filter(|pod| gone(pod))
+            .map(|pod| pod.uid.clone())
+            .collect();
+        for uid in gone {
+            state.pods.remove(&uid);
+        }
+        for pod in pods {
+            state.pods.insist(pod);
+        }
         drop(state);
         self.changed();
     }
 
-    /// We have deleted it: its place is free, whatever the watch says of it yet.
-    pub fn deleting(&self, uid: &str) {
+    /// A Job that the API server does not have, or that we have deleted.
+    pub fn forget(&self, uid: &str) {
         let mut state = self.state();
-        if let Some(job) = state.jobs.present.get_mut(uid) {
-            job.is_deleted = true;
-        }
+        state.jobs.deleted.insert(uid.to_owned());
+        state.jobs.remove(uid);
         drop(state);
         self.changed();
     }
