@@ -23,16 +23,14 @@ pub(super) async fn stop(connected: &Connected, spec: &Spec, events: &impl Sandb
 
 /// Whether there was a Job, and it is being deleted.
 async fn kill(connected: &Connected, spec: &Spec) -> bool {
-    let known = match connected.world.job_named(&spec.job_name) {
-        Some(job) => Some(job),
-        None => {
-            let asked = connected.patiently(|| connected.calls.job(&spec.job_name)).await;
-            asked.unwrap_or_else(|error| {
-                tracing::warn!(job = spec.job_name, %error, "whether a stopped step has a Job is not known");
-                None
-            })
-        }
-    };
+    let mut known = connected.world.job_named(&spec.job_name);
+    if known.is_none() {
+        let asked = connected.patiently(|| connected.calls.job(&spec.job_name)).await;
+        known = asked.unwrap_or_else(|error| {
+            tracing::warn!(job = spec.job_name, %error, "whether a stopped step has a Job is not known");
+            None
+        });
+    }
     // Never one that is not ours.
     let Some(job) = known.filter(|job| job.spec_hash.as_deref() == Some(&spec.hash)) else {
         return false;

@@ -20,7 +20,7 @@ use toolbox::wire::{Ending, Record};
 const RECORD_EVERY: Duration = Duration::from_millis(200);
 const RECORD_MEANWHILE: Duration = Duration::from_secs(20);
 /// How long the store may fail before the call gives up; its Job is there to be adopted.
-const STORE_PATIENCE: Duration = Duration::from_secs(60);
+const STORE_PATIENCE: Duration = Duration::from_mins(1);
 /// Between two questions to an API server that does not answer.
 const LONG_REST: Duration = Duration::from_secs(1);
 /// Longest sleep between two looks.
@@ -62,6 +62,18 @@ struct Place {
     is_confirmed: bool,
     /// Nothing is asked again so soon after the last look.
     rest: Duration,
+}
+
+impl Place {
+    /// The record is to be looked for again.
+    fn is_due(&self) -> bool {
+        let every = match self.phase {
+            Some(Phase::Ended) | None => RECORD_EVERY,
+            Some(Phase::Running | Phase::Leaving) => RECORD_MEANWHILE,
+            Some(_) => return false,
+        };
+        self.looked.elapsed() >= every
+    }
 }
 
 impl<E: SandboxEvents> Follow<'_, E> {
@@ -115,16 +127,12 @@ impl<E: SandboxEvents> Follow<'_, E> {
             is_confirmed: false,
             rest: Duration::ZERO,
         };
-        let mut first = true;
         loop {
             changes.borrow_and_update();
             let look = self.connected.world.look(self.job_uid);
-            let asked = first || self.enter(&mut place, &look);
-            first = false;
-            if asked || self.is_due(&place) {
-                if let Some(end) = self.recorded(&mut place, &look).await? {
-                    return Ok(end);
-                }
+            let may_be_there = self.enter(&mut place, &look) || place.is_due();
+            if may_be_there && let Some(end) = self.recorded(&mut place, &look).await? {
+                return Ok(end);
             }
             if let Some(end) = self.judge(&mut place, &look).await? {
                 return Ok(end);
@@ -187,15 +195,6 @@ impl<E: SandboxEvents> Follow<'_, E> {
         place.since = look.heard;
         place.since_wall = Instant::now();
         matches!(present, Some(Phase::Ended | Phase::Leaving) | None)
-    }
-
-    fn is_due(&self, place: &Place) -> bool {
-        let every = match place.phase {
-            Some(Phase::Ended) | None => RECORD_EVERY,
-            Some(Phase::Running | Phase::Leaving) => RECORD_MEANWHILE,
-            Some(_) => return false,
-        };
-        place.looked.elapsed() >= every
     }
 
     /// Looks for the record. One that says cancelled is none: this run was not stopped, its pod was.

@@ -23,7 +23,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Tries at the short pause: containers start within seconds.
 const SHORT_TRIES: u32 = 40;
 /// Silence after which the log is opened anew.
-const IDLE: Duration = Duration::from_secs(120);
+const IDLE: Duration = Duration::from_mins(2);
 /// Parts of one channel that are missing and remembered; more become one.
 const MAX_GAPS: usize = 256;
 
@@ -184,12 +184,11 @@ impl LiveLog {
         loop {
             match tokio::time::timeout(IDLE, next_line(log.as_mut(), &mut line)).await {
                 Ok(Ok(true)) => {}
-                Ok(Ok(false)) => return read,
                 Ok(Err(error)) => {
                     tracing::debug!(%error, "log of a tool broke off");
                     return read;
                 }
-                Err(_) => return read,
+                Ok(Ok(false)) | Err(_) => return read,
             }
             read.lines += 1;
             let piece = self.progress().take(&String::from_utf8_lossy(&line));
@@ -276,12 +275,9 @@ mod tests {
 
     #[tokio::test]
     async fn lines_are_cut_at_their_limit_and_a_torn_last_one_is_left_for_the_next_time() {
-        let long = "x".repeat(LINE_BYTES + 10);
-        let text = format!("{long}\nshort\ntorn");
-        let mut log = pin!(futures::io::BufReader::with_capacity(
-            7,
-            futures::io::Cursor::new(text)
-        ));
+        let text = format!("{}\nshort\ntorn", "x".repeat(LINE_BYTES + 10));
+        let source = futures::io::BufReader::with_capacity(7, futures::io::Cursor::new(text));
+        let mut log = pin!(source);
         let mut line = vec![];
         assert!(next_line(log.as_mut(), &mut line).await.unwrap());
         assert_eq!(line.len(), LINE_BYTES);

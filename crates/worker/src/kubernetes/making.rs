@@ -39,7 +39,7 @@ pub(super) struct MadeJob {
 
 #[derive(Debug)]
 pub(super) enum Made {
-    Job(MadeJob),
+    Job(Box<MadeJob>),
     Failed(Failure),
 }
 
@@ -151,12 +151,12 @@ impl<E: SandboxEvents> Call<'_, E> {
             return Err(error);
         }
         crash_at(CrashPoint::AfterSecret);
-        Ok(Made::Job(MadeJob {
+        Ok(Made::Job(Box::new(MadeJob {
             uid: job.uid,
             warnings,
             _place: Some(place),
             _in_use: SandboxInUse::begin(),
-        }))
+        })))
     }
 
     /// The answer was lost: the Job may be there.
@@ -220,12 +220,12 @@ impl<E: SandboxEvents> Call<'_, E> {
             let prepared = self.prepare().await?;
             self.order(&prepared, (&order, &job.uid)).await?;
         }
-        Ok(Some(Made::Job(MadeJob {
+        Ok(Some(Made::Job(Box::new(MadeJob {
             uid: job.uid,
             warnings: vec![],
             _place: None,
             _in_use: SandboxInUse::begin(),
-        })))
+        }))))
     }
 
     /// Why a Job makes no pod, when that is for good; else it is a matter of room.

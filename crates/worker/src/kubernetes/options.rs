@@ -84,7 +84,7 @@ pub struct Waits {
 }
 
 /// Beyond the tool's own time limit: the pod's deadline, and the worker's wait for a running container.
-pub const RUN_RESERVE: Duration = Duration::from_secs(120);
+pub const RUN_RESERVE: Duration = Duration::from_mins(2);
 
 /// The same as durations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

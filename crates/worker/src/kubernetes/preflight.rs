@@ -20,8 +20,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Clocks further apart make presigned URLs fail.
-const MAX_SKEW: SignedDuration = SignedDuration::from_secs(60);
-const IMAGE_LIMIT: Duration = Duration::from_secs(60);
+const MAX_SKEW: SignedDuration = SignedDuration::from_mins(1);
+const IMAGE_LIMIT: Duration = Duration::from_mins(1);
 const IMAGE_LOOK: Duration = Duration::from_millis(500);
 const COUNT_JOBS: &str = "count/jobs.batch";
 

@@ -65,7 +65,7 @@ impl Reaper {
                     figures::reaped();
                 }
                 Err(error) => {
-                    tracing::warn!(job = job.name, %error, "a tool's Job that nobody needs is not deleted")
+                    tracing::warn!(job = job.name, %error, "a tool's Job that nobody needs is not deleted");
                 }
             }
         }
@@ -108,13 +108,13 @@ impl Reaper {
             } else {
                 now.duration_since(since)
             };
-            is_needless(known, alone >= 2 * self.lease)
+            is_needless(*known, alone >= 2 * self.lease)
         };
         jobs.iter().filter(is_needless).collect()
     }
 }
 
-fn is_needless(known: &Known, is_abandoned: bool) -> bool {
+fn is_needless(known: Known, is_abandoned: bool) -> bool {
     let settled = matches!(
         known.step,
         Some(StepStatus::Completed | StepStatus::Failed | StepStatus::Skipped | StepStatus::Cancelled)
@@ -141,20 +141,20 @@ mod tests {
             RunStatus::Cancelled,
             RunStatus::Timeout,
         ] {
-            assert!(is_needless(&known(ended, false, running), false), "{ended}");
+            assert!(is_needless(known(ended, false, running), false), "{ended}");
         }
         for step in [StepStatus::Completed, StepStatus::Failed, StepStatus::Cancelled] {
-            assert!(is_needless(&known(RunStatus::Executing, true, Some(step)), false));
+            assert!(is_needless(known(RunStatus::Executing, true, Some(step)), false));
         }
         for step in [None, running, Some(StepStatus::Pending)] {
             for run in [RunStatus::Executing, RunStatus::Planning, RunStatus::Queued] {
-                assert!(!is_needless(&known(run, false, step), true), "adoptable");
+                assert!(!is_needless(known(run, false, step), true), "adoptable");
             }
         }
         let paused = known(RunStatus::Paused, false, running);
-        assert!(!is_needless(&paused, false) && is_needless(&paused, true));
+        assert!(!is_needless(paused, false) && is_needless(paused, true));
         assert!(
-            !is_needless(&known(RunStatus::Paused, true, running), true),
+            !is_needless(known(RunStatus::Paused, true, running), true),
             "its step settles"
         );
     }

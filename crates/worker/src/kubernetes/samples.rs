@@ -38,6 +38,6 @@ fn request(program: Program) -> SandboxRequest {
         user_id: UserId::from("user-1"),
         program,
         working_dir: "/workspace".to_owned(),
-        timeout: Duration::from_secs(300),
+        timeout: Duration::from_mins(5),
     }
 }

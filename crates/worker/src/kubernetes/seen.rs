@@ -28,6 +28,10 @@ pub struct JobSeen {
 }
 
 /// A pod of such a Job.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own that the API tells"
+)]
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PodSeen {
     pub name: String,

@@ -151,10 +151,10 @@ mod tests {
         others.push(change(|request| request.working_dir.push_str("/a")));
         others.push(change(|request| request.timeout += Duration::from_secs(1)));
         others.push(change(|request| {
-            request.step_id = StepId(uuid::Uuid::from_u128(99))
+            request.step_id = StepId(uuid::Uuid::from_u128(99));
         }));
         others.push(change(|request| {
-            request.run_id = RunId(uuid::Uuid::from_u128(99))
+            request.run_id = RunId(uuid::Uuid::from_u128(99));
         }));
         for other in &others {
             assert_ne!(hash(&one), hash(other), "{other:?}");
