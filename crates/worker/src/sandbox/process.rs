@@ -26,7 +26,7 @@ const TERM_GRACE: Duration = Duration::from_millis(1500);
 const INIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// After a kill everything is gone within this time.
 const GONE_TIMEOUT: Duration = Duration::from_secs(5);
-const POLL: Duration = Duration::from_millis(3);
+const POLL: Duration = Duration::from_millis(1);
 
 type Job = (Command, Handle, oneshot::Sender<io::Result<Child>>);
 
