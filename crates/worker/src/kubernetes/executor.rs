@@ -44,7 +44,10 @@ pub(super) struct Call<'a, E> {
 impl<E: SandboxEvents> Call<'_, E> {
     pub(super) async fn run(&mut self) -> Result<SandboxOutput, SandboxError> {
         if let Some(record) = self.former_record().await? {
-            return self.settle(&record).await;
+            // Its Job was left by a worker that was lost, and holds a place until it is deleted.
+            let output = self.settle(&record).await;
+            self.delete(&record.job_uid).await;
+            return output;
         }
         let (mut disruptions, mut silent) = (0, 0);
         loop {
