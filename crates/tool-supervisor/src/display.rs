@@ -103,7 +103,7 @@ fn write(items: &Receiver<Item>, out: &mut impl Write) {
         } else {
             items.recv().map_err(|_| RecvTimeoutError::Disconnected)
         };
-        let mut text = String::new();
+        let (mut text, mut over) = (String::new(), false);
         match item {
             Ok(Item::Piece(channel, offset, bytes)) => {
                 let lines = &mut lines[usize::from(channel == Channel::Stderr)];
@@ -113,16 +113,15 @@ fn write(items: &Receiver<Item>, out: &mut impl Write) {
                 text.push_str(&words);
                 text.push('\n');
             }
-            Err(RecvTimeoutError::Timeout) => {
-                lines.iter_mut().for_each(|lines| lines.flush(false, &mut text))
-            }
-            Err(RecvTimeoutError::Disconnected) => {
-                lines.iter_mut().for_each(|lines| lines.flush(true, &mut text));
-                return show(out, &text).unwrap_or(());
+            Err(why) => {
+                over = why == RecvTimeoutError::Disconnected;
+                for lines in &mut lines {
+                    lines.flush(over, &mut text);
+                }
             }
         }
-        if show(out, &text).is_err() {
-            // Nobody will ever read: go on without.
+        // When nobody will ever read, it goes on without.
+        if show(out, &text).is_err() || over {
             return;
         }
     }

@@ -102,13 +102,13 @@ pub(crate) fn files(
             bytes: pack.bytes,
             unpacked_bytes: pack.unpacked_bytes,
         };
-        let placed = store.get(target, |body| {
+        let taken = store.get(target, |body| {
             unpack(body, &announced, &mut Files(&mut placer)).map_err(|error| match error {
                 PackError::Io(error) => Fault::Again(error.to_string()),
                 other => Fault::Final(StoreError::Content(other.to_string())),
             })
         });
-        placed.map_err(|error| cannot("the workspace", &error))?;
+        taken.map_err(|error| cannot("the workspace", &error))?;
     }
     match placer.missing() {
         None => Ok(()),

@@ -25,12 +25,12 @@ pub(crate) fn write(store: &Store, order: &Order) -> Result<Mark, StoreError> {
         store.send(&order.put.started, body, left, &[("if-none-match", "*")])
     });
     match written {
-        Ok(()) => Ok(Mark::Ours),
         Err(StoreError::Refused {
             status: 409 | 412, ..
         }) => read(store, order, &word),
         // A store that does not know conditions of writes: several starts of one Job are rare.
-        Err(StoreError::Refused {
+        Ok(())
+        | Err(StoreError::Refused {
             status: 400 | 405 | 501,
             ..
         }) => Ok(Mark::Ours),

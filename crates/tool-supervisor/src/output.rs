@@ -53,7 +53,7 @@ impl Place {
     pub(crate) fn capture(self, pipe: impl Read + Send + 'static, display: Display) -> io::Result<Capture> {
         let kept = Arc::new(Mutex::new(Kept {
             written: 0,
-            kept: 0,
+            stored: 0,
             hasher: Sha256::new(),
         }));
         let (ended, reader) = channel();
@@ -72,7 +72,7 @@ impl Place {
 #[derive(Debug)]
 struct Kept {
     written: u64,
-    kept: u64,
+    stored: u64,
     hasher: Sha256,
 }
 
@@ -112,9 +112,9 @@ impl Capture {
             stream: Stream {
                 bytes: kept.written,
                 sha256: hex(kept.hasher.clone()),
-                cut: kept.written > kept.kept,
+                cut: kept.written > kept.stored,
             },
-            bytes: kept.kept,
+            bytes: kept.stored,
             file: self.file,
         }
     }
@@ -133,12 +133,12 @@ fn pump(mut pipe: impl Read, mut place: Place, mut display: Display, kept: &Mute
         let mut state = kept.lock().unwrap_or_else(PoisonError::into_inner);
         let offset = state.written;
         state.written += bytes.len() as u64;
-        let room = place.limit.saturating_sub(state.kept);
+        let room = place.limit.saturating_sub(state.stored);
         let fitting = &bytes[..bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX))];
         // A full disk cuts the output; the tool goes on.
         full = full || place.file.write_all(fitting).is_err();
         if !full {
-            state.kept += fitting.len() as u64;
+            state.stored += fitting.len() as u64;
             state.hasher.update(fitting);
         }
         drop(state);

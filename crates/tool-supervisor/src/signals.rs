@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 use toolbox::wire::{FailureClass, GRACE_SECONDS, exit};
 
+const GRACE: Duration = Duration::from_secs(GRACE_SECONDS);
 /// Kept of the time until we are killed, for ending in order.
 const LAST_MOMENTS: Duration = Duration::from_millis(1500);
 
@@ -75,7 +76,7 @@ fn wait(set: &SigSet, events: &Sender<Event>, begun: &AtomicBool, deadline: &Dea
                 std::process::exit(i32::from(exit::NOT_BEGUN));
             }
             Ok(_) => {
-                deadline.shorten(Instant::now() + Duration::from_secs(GRACE_SECONDS) - LAST_MOMENTS);
+                deadline.shorten(Instant::now() + GRACE.saturating_sub(LAST_MOMENTS));
                 Event::Stop
             }
             Err(_) => continue,

@@ -170,11 +170,10 @@ fn wait(processes: &mut Processes, signals: &Signals, deadline: Instant) -> Outc
             return Outcome::TimedOut;
         }
         match signals.events.recv_timeout(TICK.min(deadline - now)) {
-            Ok(Event::Stop) => return Outcome::Stopped,
+            // Without the thread of signals, which cannot be, it is stopped in order.
+            Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return Outcome::Stopped,
             Ok(Event::TooLarge) => return Outcome::TooLarge,
             Ok(Event::Child) | Err(RecvTimeoutError::Timeout) => {}
-            // The thread of signals is gone, which cannot be: stop in order.
-            Err(RecvTimeoutError::Disconnected) => return Outcome::Stopped,
         }
     }
 }

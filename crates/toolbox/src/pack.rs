@@ -194,13 +194,11 @@ struct Bounded<'a, R> {
 impl<R: Read> Read for Bounded<'_, R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buf)?;
-        match self.left.checked_sub(count as u64) {
-            Some(left) => self.left = left,
-            None => {
-                self.exceeded.set(true);
-                return Err(io::Error::from(io::ErrorKind::InvalidData));
-            }
-        }
+        let Some(left) = self.left.checked_sub(count as u64) else {
+            self.exceeded.set(true);
+            return Err(io::Error::from(io::ErrorKind::InvalidData));
+        };
+        self.left = left;
         Ok(count)
     }
 }

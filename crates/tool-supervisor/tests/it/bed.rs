@@ -56,7 +56,7 @@ impl Bed {
     }
 
     fn expiry() -> PresigningConfig {
-        PresigningConfig::expires_in(Duration::from_secs(600)).unwrap()
+        PresigningConfig::expires_in(Duration::from_mins(10)).unwrap()
     }
 
     pub(crate) async fn get_url(&self, key: &str) -> String {

@@ -145,37 +145,37 @@ async fn a_manifest_that_no_worker_writes_is_refused_and_nothing_is_run() {
     let cases: [(&str, Change); 14] = [
         ("Invalid path: ../file", |manifest| rename(manifest, "../file")),
         ("Invalid path: /tmp/file", |manifest| {
-            rename(manifest, "/tmp/file")
+            rename(manifest, "/tmp/file");
         }),
         ("Invalid path: a//b", |manifest| rename(manifest, "a//b")),
         ("Invalid path: .agent/x", |manifest| rename(manifest, ".agent/x")),
         ("Invalid path: other/file", |manifest| {
-            rename(manifest, "other/file")
+            rename(manifest, "other/file");
         }),
         ("the manifest is not what it should be: hash", |manifest| {
             first(manifest).sha256 = "../../etc/passwd".to_owned();
         }),
         ("the manifest is not what it should be: hash", |manifest| {
-            first(manifest).mode = 0o4755
+            first(manifest).mode = 0o4755;
         }),
         ("Workspace limit exceeded", |manifest| {
-            first(manifest).bytes = 26 * MIB
+            first(manifest).bytes = 26 * MIB;
         }),
         ("cannot fetch the workspace: the archive", |manifest| {
-            first(manifest).bytes += 1
+            first(manifest).bytes += 1;
         }),
         ("no pack holds the content of file", |manifest| {
             first(manifest).sha256 = sha256(b"something else");
         }),
         ("the manifest is of version 2", |manifest| manifest.version = 2),
         ("cannot fetch the workspace: the archive", |manifest| {
-            manifest.packs[0].sha256 = sha256(b"other")
+            manifest.packs[0].sha256 = sha256(b"other");
         }),
         ("cannot fetch the workspace: the archive", |manifest| {
-            manifest.packs[0].unpacked_bytes -= 1
+            manifest.packs[0].unpacked_bytes -= 1;
         }),
         ("cannot fetch the workspace: the archive", |manifest| {
-            manifest.packs[0].bytes -= 1
+            manifest.packs[0].bytes -= 1;
         }),
     ];
     for (number, (told, change)) in cases.into_iter().enumerate() {

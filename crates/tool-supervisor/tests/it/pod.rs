@@ -11,7 +11,7 @@ use toolbox::live::{Channel, Line};
 use toolbox::wire::Order;
 
 const ID: u32 = 10_001;
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// A started pod; killed when dropped.
 pub(crate) struct Pod {

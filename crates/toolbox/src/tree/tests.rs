@@ -128,8 +128,8 @@ fn a_file_is_never_written_through_a_link_or_over_another() {
     for path in ["link", "there"] {
         let files = manifest(&[path]);
         let mut placer = Placer::new(dir.path(), &files);
-        let placed = placer.place(&files[path].sha256, &mut path.as_bytes());
-        assert!(placed.is_err(), "{path}");
+        let done = placer.place(&files[path].sha256, &mut path.as_bytes());
+        assert!(done.is_err(), "{path}");
         assert_eq!(placer.missing(), Some(path));
     }
     assert!(!outside.path().join("target").exists());

@@ -2,15 +2,16 @@ use crate::rounds::pod;
 use crate::setup::{SPEC, VALID, start};
 use std::time::Instant;
 
-/// Prints a table; the figures themselves are for people.
+/// Prints a table for people. Few files, for every test run; `TRANSPORT_FILES=10000` with a release build gives the figures.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_thousand_small_files_go_down_and_up() {
+async fn many_small_files_go_up_and_down() {
+    let files = std::env::var("TRANSPORT_FILES").map_or(300, |files| files.parse().expect("a number"));
     let setup = start().await;
     let request = setup.step(1);
     let played = pod(&setup, &request, "uid-1").await;
     let record = played
         .run(|dir| {
-            for number in 0..10_000 {
+            for number in 0..files {
                 let sub = dir.join(format!("dir{}", number % 100));
                 std::fs::create_dir_all(&sub).unwrap();
                 std::fs::write(sub.join(number.to_string()), format!("content {number}")).unwrap();
@@ -20,7 +21,7 @@ async fn ten_thousand_small_files_go_down_and_up() {
     let began = Instant::now();
     let output = setup.transport.collect(&request, &record).await.unwrap();
     println!("up, applied file by file   {:>6} ms", began.elapsed().as_millis());
-    assert_eq!(output.artifacts.len(), 10_000);
+    assert_eq!(output.artifacts.len(), files);
     let again = setup.step(2);
     let began = Instant::now();
     let prepared = setup.transport.prepare(&again, SPEC).await.unwrap();
@@ -30,10 +31,10 @@ async fn ten_thousand_small_files_go_down_and_up() {
         .await
         .unwrap();
     println!("down, from the delta       {:>6} ms", began.elapsed().as_millis());
-    assert_eq!(prepared.len(), 10_000);
+    assert_eq!(prepared.len(), files);
     setup.put(".agent/packs/index.json", b"{}").await;
     let began = Instant::now();
     let prepared = setup.transport.prepare(&again, SPEC).await.unwrap();
     println!("down, every file read      {:>6} ms", began.elapsed().as_millis());
-    assert_eq!(prepared.len(), 10_000);
+    assert_eq!(prepared.len(), files);
 }

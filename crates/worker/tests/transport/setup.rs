@@ -11,7 +11,7 @@ use worker::workspace::{Objects, RunWorkspace, S3Objects, StoreOptions, Workspac
 pub(crate) const MIB: u64 = 1024 * 1024;
 pub(crate) const SPEC: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 pub(crate) const SECRET: &str = "s3cret-of-the-worker";
-pub(crate) const VALID: Duration = Duration::from_secs(600);
+pub(crate) const VALID: Duration = Duration::from_mins(10);
 
 pub(crate) struct Setup {
     pub(crate) s3: S3,
