@@ -15,6 +15,8 @@ const SMALL_BYTES: u64 = 8 * 1024 * 1024;
 const MOST_SMALL: usize = 16;
 /// Dead bytes below this are never worth the work.
 const FEW_DEAD_BYTES: u64 = 1024 * 1024;
+/// Of tar: each member has a header of one and is filled up to the next.
+const BLOCK: u64 = 512;
 /// Archives that nobody needs are kept this long: a pod may still be reading them.
 const KEPT_FOR: jiff::SignedDuration = jiff::SignedDuration::from_hours(3);
 
@@ -114,9 +116,7 @@ impl Index {
             .iter()
             .filter(|(sha256, pack)| {
                 let alive = alive(sha256);
-                alive == 0 && !self.has_files(sha256)
-                    || many && is_small(pack)
-                    || wasteful && alive < pack.unpacked_bytes / 2
+                alive == 0 || many && is_small(pack) || wasteful && alive < pack.unpacked_bytes / 2
             })
             .map(|(sha256, _)| sha256.clone())
             .collect();
@@ -124,17 +124,14 @@ impl Index {
         self.files.retain(|_, known| !gone.contains(&known.pack));
     }
 
-    fn has_files(&self, pack: &str) -> bool {
-        self.files.values().any(|known| known.pack == pack)
-    }
-
-    /// Bytes of each archive that some file still has.
+    /// Bytes of each archive that some file still has, headers included: most files are smaller than theirs.
     fn live_bytes(&self) -> HashMap<String, u64> {
         let mut seen = HashSet::new();
         let mut live: HashMap<String, u64> = HashMap::new();
         for known in self.files.values() {
             if seen.insert((&known.pack, &known.file.sha256)) {
-                *live.entry(known.pack.clone()).or_default() += known.file.bytes;
+                *live.entry(known.pack.clone()).or_default() +=
+                    known.file.bytes.next_multiple_of(BLOCK) + BLOCK;
             }
         }
         live
@@ -214,6 +211,19 @@ mod tests {
         index.files.insert("empty".to_owned(), known("1", 0, "small"));
         index.tidy();
         assert_eq!(left(&index), (vec!["empty"], vec!["small"]));
+    }
+
+    #[test]
+    fn headers_of_small_files_are_no_waste() {
+        let mut index = Index::default();
+        index.packs.insert("pack".to_owned(), pack(20_000 * 2 * BLOCK));
+        for number in 0..20_000 {
+            let name = number.to_string();
+            index.files.insert(name.clone(), known(&name, 12, "pack"));
+        }
+        let before = index.clone();
+        index.tidy();
+        assert_eq!(index, before);
     }
 
     #[test]

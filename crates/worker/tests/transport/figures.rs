@@ -5,7 +5,7 @@ use std::time::Instant;
 /// Prints a table for people. Few files, for every test run; `TRANSPORT_FILES=10000` with a release build gives the figures.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_small_files_go_up_and_down() {
-    let files = std::env::var("TRANSPORT_FILES").map_or(300, |files| files.parse().expect("a number"));
+    let files = std::env::var("TRANSPORT_FILES").map_or(1500, |files| files.parse().expect("a number"));
     let setup = start().await;
     let request = setup.step(1);
     let played = pod(&setup, &request, "uid-1").await;
@@ -32,6 +32,7 @@ async fn many_small_files_go_up_and_down() {
         .unwrap();
     println!("down, from the delta       {:>6} ms", began.elapsed().as_millis());
     assert_eq!(prepared.len(), files);
+    assert!(setup.packs().await.is_empty(), "the delta serves as it is");
     setup.put(".agent/packs/index.json", b"{}").await;
     let began = Instant::now();
     let prepared = setup.transport.prepare(&again, SPEC).await.unwrap();
