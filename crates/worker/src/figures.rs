@@ -13,6 +13,7 @@ pub fn register() {
         "agent_jobs_failed_total",
         "agent_sandbox_created_total",
         "agent_sandbox_errors_total",
+        "agent_sandbox_reaped_total",
         "agent_redis_connection_errors_total",
         "agent_lease_renewals_missed_total",
         "agent_leases_lost_total",

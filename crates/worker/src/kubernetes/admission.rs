@@ -30,7 +30,7 @@ const COUNT_JOBS: &str = "count/jobs.batch";
 #[derive(Debug)]
 struct Ticket {
     user: UserId,
-    granted: oneshot::Sender<()>,
+    granted: oneshot::Sender<Permit>,
 }
 
 /// The order of the waiting ones; pure but for the senders.
@@ -178,8 +178,8 @@ impl Admission {
             });
             self.wake.notify_one();
             // The line lives as long as we do; should it drop a ticket, the call stands in line again.
-            if place.await.is_ok() {
-                return self.permit(user);
+            if let Ok(permit) = place.await {
+                return permit;
             }
         }
     }
@@ -226,17 +226,22 @@ impl Admission {
         cap.saturating_sub(jobs + coming)
     }
 
-    /// Gives places away until there is none or nobody waits.
+    /// Gives places away until there is none or nobody waits. One for a call that has left the line comes back by itself.
     fn grant(&self) {
-        let mut state = self.state();
-        while self.places(&state) > 0 {
-            let Some(ticket) = state.line.next() else { return };
-            state.line.begin(&ticket.user);
-            if ticket.granted.send(()).is_err() {
-                // It has left the line meanwhile.
-                state.line.end(&ticket.user);
-            }
+        while let Some(ticket) = self.next() {
+            let permit = self.permit(&ticket.user);
+            drop(ticket.granted.send(permit));
         }
+    }
+
+    fn next(&self) -> Option<Ticket> {
+        let mut state = self.state();
+        if self.places(&state) == 0 {
+            return None;
+        }
+        let ticket = state.line.next()?;
+        state.line.begin(&ticket.user);
+        Some(ticket)
     }
 
     /// Gives places away as they become free, until `stop` fires.
@@ -310,7 +315,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn stand(line: &mut Line, user: u8) -> oneshot::Receiver<()> {
+    fn stand(line: &mut Line, user: u8) -> oneshot::Receiver<Permit> {
         let (granted, place) = oneshot::channel();
         line.waiting.push_back(Ticket {
             user: UserId(user.to_string()),

@@ -293,11 +293,11 @@ impl Sandbox for KubernetesSandbox {
         let done = tokio::select! {
             biased;
             done = call.run() => done,
-            () = cancel.cancelled() => {
-                cancel::stop(connected, &spec, events).await;
-                Err(SandboxError::Cancelled)
-            }
+            () = cancel.cancelled() => Err(SandboxError::Cancelled),
         };
+        if matches!(done, Err(SandboxError::Cancelled)) {
+            cancel::stop(connected, &spec, events).await;
+        }
         if done.is_ok() {
             self.remember(request);
         }

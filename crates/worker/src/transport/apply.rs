@@ -7,6 +7,7 @@ use super::pipe::{Pipe, pipe};
 use super::{Keys, storage};
 use crate::workspace::{Objects, WorkspacePath};
 use agent::ports::{SandboxError, WorkspaceError};
+use domain::breakage::{CrashPoint, crash_at};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use std::collections::{HashMap, HashSet};
@@ -140,6 +141,7 @@ impl Archive<'_> {
                 let key = self.keys.at(path);
                 let mark = self.store.put_marked(&key, content.clone(), &mime_type).await?;
                 marks.extend(mark.map(|mark| (path.clone(), mark)));
+                crash_at(CrashPoint::DuringApply);
             }
             drop(permit);
             Ok::<_, WorkspaceError>(marks)
