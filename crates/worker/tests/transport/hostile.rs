@@ -30,7 +30,7 @@ const LIES: [(&str, Change); 22] = [
     ("Invalid path: /x", |record| add(record, "/x")),
     ("Invalid path: a/../../x", |record| add(record, "a/../../x")),
     ("Invalid path: .agent/packs/index.json", |record| {
-        add(record, ".agent/packs/index.json")
+        add(record, ".agent/packs/index.json");
     }),
     ("Invalid path: a/.AGENT/x", |record| add(record, "a/.AGENT/x")),
     ("Invalid path: a\\b", |record| add(record, "a\\b")),
@@ -43,14 +43,14 @@ const LIES: [(&str, Change); 22] = [
         delta(record).deleted.push("../../other/runs/x/file".to_owned());
     }),
     ("Invalid path: .agent/steps", |record| {
-        delta(record).deleted.push(".agent/steps".to_owned())
+        delta(record).deleted.push(".agent/steps".to_owned());
     }),
     ("two fates", |record| delta(record).deleted.push("new".to_owned())),
     ("two fates", |record| {
-        drop(delta(record).changed.insert("new".to_owned(), file(b"new")))
+        drop(delta(record).changed.insert("new".to_owned(), file(b"new")));
     }),
     ("two fates", |record| {
-        delta(record).deleted = vec!["old".to_owned(); 2]
+        delta(record).deleted = vec!["old".to_owned(); 2];
     }),
     ("Workspace limit exceeded", |record| {
         let large = File {
@@ -69,16 +69,16 @@ const LIES: [(&str, Change); 22] = [
             .extend((0..8).map(|number| (number.to_string(), large(number))));
     }),
     ("is not in it", |record| {
-        drop(delta(record).added.insert("more".to_owned(), file(b"more")))
+        drop(delta(record).added.insert("more".to_owned(), file(b"more")));
     }),
     ("nobody asked for", |record| {
-        drop(delta(record).added.remove("new"))
+        drop(delta(record).added.remove("new"));
     }),
     ("its hash is wrong", |record| {
-        delta(record).sha256 = file(b"other").sha256
+        delta(record).sha256 = file(b"other").sha256;
     }),
     ("larger than announced", |record| {
-        delta(record).unpacked_bytes = 512
+        delta(record).unpacked_bytes = 512;
     }),
 ];
 

@@ -96,7 +96,7 @@ impl Setup {
     pub(crate) async fn packs(&self) -> Vec<String> {
         let keys = self.keys().await;
         keys.into_iter()
-            .filter(|key| key.starts_with(".agent/packs/") && key.ends_with(".zst"))
+            .filter(|key| key.starts_with(".agent/packs/") && key.ends_with(".tar.zst"))
             .collect()
     }
 }
