@@ -115,7 +115,13 @@ impl S3Objects {
             .await
         {
             Ok(found) => Ok(u64::try_from(found.content_length().unwrap_or_default()).ok()),
-            Err(error) if error.as_service_error().is_some_and(|error| error.is_not_found()) => Ok(None),
+            Err(error)
+                if error
+                    .as_service_error()
+                    .is_some_and(aws_sdk_s3::operation::head_object::HeadObjectError::is_not_found) =>
+            {
+                Ok(None)
+            }
             Err(error) => Err(storage("HeadObject", error)),
         }
     }

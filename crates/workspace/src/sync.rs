@@ -147,9 +147,12 @@ impl RunWorkspace {
             .iter()
             .map(|file| FileChange::stored(file, was_there(file)));
         let deleted = deleted.iter().map(|path| FileChange::deleted(path.as_str()));
-        let mut changes: Vec<FileChange> = stored.chain(deleted).collect();
-        changes.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok(Synced { artifacts, changes })
+        let mut told: Vec<FileChange> = stored.chain(deleted).collect();
+        told.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(Synced {
+            artifacts,
+            changes: told,
+        })
     }
 
     /// Stores one file if its content is new.
