@@ -7,6 +7,7 @@
 #   scripts/local/bench.sh queue            the queue alone, beside plain Redis; takes --quick and --json too
 #   scripts/local/bench.sh stream           the streams, beside plain axum and Postgres; takes --quick, --json and --only too
 #   scripts/local/bench.sh sandbox          the local sandbox, beside bubblewrap and bare processes; takes --quick and --json too
+#   scripts/local/bench.sh kubernetes       tools as Jobs of a fake cluster; takes --quick and --json too
 #   scripts/local/bench.sh --only PART      some parts of: ceilings start memory create way steps idle held
 #
 # PROFILE=dev measures debug builds. The servers' data lies below BENCH_DIR (/var/tmp) on the disk, not in memory.
@@ -17,15 +18,20 @@ here=$(dirname "${BASH_SOURCE[0]}")
 
 case ${1:-} in
 -h | --help)
-    sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
     exit 0
     ;;
 esac
 
-if [ "${1:-}" = queue ] || [ "${1:-}" = stream ] || [ "${1:-}" = sandbox ]; then
+if [ "${1:-}" = queue ] || [ "${1:-}" = stream ] || [ "${1:-}" = sandbox ] || [ "${1:-}" = kubernetes ]; then
     bench=$1 package=queue
     if [ "$bench" = stream ]; then package=api; fi
     if [ "$bench" = sandbox ]; then package=worker; fi
+    if [ "$bench" = kubernetes ]; then
+        package=worker
+        # The programs it starts lie beside it.
+        cargo build --manifest-path "$root/Cargo.toml" --release -p api -p worker -p tool-supervisor --bins
+    fi
     shift
     data=$(mktemp -d "${BENCH_DIR:-/var/tmp}/agent-bench.XXXXXX")
     trap 'rm -rf "$data"' EXIT

@@ -7,7 +7,8 @@
 #   scripts/local/test.sh --dry-run        prints the commands and does nothing; with one of the others, theirs
 #
 # TEST_RUNNER=nextest|cargo chooses the runner of the tests. The last line is `N passed, N failed`:
-# checks and tests together.
+# checks and tests together. TEST_KUBECONFIG names a cluster for the tests that can use one (see scripts/ci/kubernetes.sh);
+# without it they are skipped and the closing lines say so, and REQUIRE_CLUSTER=1 makes that a failure.
 set -uo pipefail
 here=$(dirname "${BASH_SOURCE[0]}")
 # shellcheck source=scripts/local/common.sh
@@ -18,7 +19,7 @@ take_service "$@"
 for argument in ${rest[@]+"${rest[@]}"}; do
     case $argument in
     -h | --help)
-        sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+        sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
         exit 0
         ;;
     --quick) quick=yes ;;
@@ -180,6 +181,13 @@ else
 fi
 
 if [ -n "$dry_run" ]; then exit 0; fi
+# The sandbox's cases once more, on a real cluster; all other tests of Jobs need none.
+if [ -n "${TEST_KUBECONFIG:-}" ] || [ "${REQUIRE_CLUSTER:-}" = 1 ]; then
+    tests cluster scripts/ci/kubernetes.sh --cluster
+else
+    note skip cluster 0 "skipped: no cluster (TEST_KUBECONFIG names none)"
+fi
+
 printf '\n' >&2
 printf '%s\n' "${report[@]}" >&2
 printf '%s\n' "${dim}$((SECONDS - started)) s${plain}" >&2

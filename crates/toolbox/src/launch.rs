@@ -113,6 +113,23 @@ pub struct Launch {
     pub source: Option<(&'static str, String)>,
 }
 
+/// The languages of the tool `code`.
+const LANGUAGES: [&str; 6] = ["python", "javascript", "typescript", "bash", "ruby", "go"];
+
+/// What can be said of a program before anything is looked for.
+///
+/// # Errors
+/// [`LaunchError::Nul`] and [`LaunchError::Language`].
+pub fn check(program: &Program) -> Result<(), LaunchError> {
+    match program {
+        Program::Shell { command } if command.contains('\0') => Err(LaunchError::Nul),
+        Program::Code { language, .. } if !LANGUAGES.contains(&language.as_str()) => {
+            Err(LaunchError::Language(language.clone()))
+        }
+        Program::Shell { .. } | Program::Code { .. } => Ok(()),
+    }
+}
+
 /// The command of a program; `code_dir` is where the tool sees its source file, without spaces or quotes.
 pub fn launch(program: &Program, tools: &Toolchain, code_dir: &str) -> Result<Launch, LaunchError> {
     match program {

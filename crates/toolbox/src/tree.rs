@@ -352,7 +352,13 @@ pub fn walk(root: &Path, max_files: usize) -> Result<BTreeMap<String, Stamp>, Tr
                 Some(name) => format!("{dir}/{name}"),
                 None => format!("{dir}/{}", name.display()),
             };
-            if kept && (name.to_str().is_none() || !is_path(&path)) {
+            // A directory counts by its files: an empty one of any name is left out like all empty ones.
+            let unusable = if meta.is_file() {
+                !is_path(&path)
+            } else {
+                path.len() > MAX_PATH_BYTES
+            };
+            if kept && (name.to_str().is_none() || unusable) {
                 return Err(TreeError::InvalidPath(path));
             }
             if meta.is_file() {

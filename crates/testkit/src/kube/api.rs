@@ -293,6 +293,21 @@ impl KubeApi {
         self.blow(job, &Blow::Oom);
     }
 
+    /// Kills the main process of the Job's pod, without a reason anybody sees.
+    pub fn kill(&self, job: &str) {
+        self.blow(job, &Blow::Kill);
+    }
+
+    /// Stops the main process of the Job's pod: it hears no signal but SIGKILL.
+    pub fn freeze(&self, job: &str) {
+        self.blow(job, &Blow::Freeze);
+    }
+
+    /// Ends the Job's pod as at its `activeDeadlineSeconds`.
+    pub fn expire(&self, job: &str) {
+        self.blow(job, &Blow::Deadline);
+    }
+
     /// Evicts the Job's pod as a drain does.
     pub fn evict(&self, job: &str) {
         self.blow(job, &Blow::Evict);

@@ -5,6 +5,10 @@ use super::store::State;
 use super::{Cluster, object, verbs};
 use serde_json::Value;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// What comes within this time is looked at together.
+const COALESCE: Duration = Duration::from_millis(4);
 
 pub(super) async fn run(cluster: Arc<Cluster>) {
     let mut changed = cluster.changes();
@@ -17,6 +21,8 @@ pub(super) async fn run(cluster: Arc<Cluster>) {
         if changed.changed().await.is_err() {
             return;
         }
+        // Many changes, one look.
+        tokio::time::sleep(COALESCE).await;
     }
 }
 

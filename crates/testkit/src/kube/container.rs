@@ -21,7 +21,7 @@ use tokio::time::{sleep, timeout};
 /// Waits for a line, then becomes the container: until then it can be put into control groups.
 const GATE: &str = "read -r line || exit 125; exec \"$@\" </dev/null";
 /// The kubelet's `podPidsLimit`.
-const PIDS: &str = "1024";
+const PIDS: &str = "120";
 /// Output that comes after the last process: what is in the pipe.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -109,6 +109,10 @@ impl Container {
         self.signal(Signal::SIGKILL);
     }
 
+    pub(super) fn freeze(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
     /// As the kernel does it at the limit of memory.
     pub(super) fn out_of_memory(&mut self) {
         self.oom = true;
@@ -118,11 +122,12 @@ impl Container {
     /// Every process is gone and all output is in the log when this returns.
     pub(super) async fn wait(&mut self) -> Exit {
         let status = self.child.wait().await;
-        for reader in &mut self.readers {
+        // One by one off the list: this may be dropped half-way and called again.
+        while let Some(reader) = self.readers.last_mut() {
             // A reader that hangs holds a pipe that somebody outside has: not ours.
             drop(timeout(DRAIN, reader).await);
+            self.readers.pop();
         }
-        self.readers.clear();
         self.log.end();
         let out_of_memory = self.oom || self.groups.out_of_memory();
         self.groups.remove().await;

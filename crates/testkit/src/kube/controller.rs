@@ -7,10 +7,13 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 /// Waits of a pod that cannot be made, in seconds; then 60 each.
 const BACKOFF: [u64; 6] = [1, 3, 7, 15, 30, 60];
+
+/// What comes within this time is looked at together.
+const COALESCE: Duration = Duration::from_millis(4);
 
 /// What the controller remembers of a Job.
 #[derive(Debug, Default)]
@@ -46,6 +49,8 @@ pub(super) async fn run(cluster: Arc<Cluster>) {
             moved = changed.changed() => if moved.is_err() { return },
             () = sleep_until(next) => {}
         }
+        // Many changes, one look.
+        sleep(COALESCE).await;
     }
 }
 

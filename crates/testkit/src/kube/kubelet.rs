@@ -41,12 +41,15 @@ pub(super) async fn run(cluster: Arc<Cluster>, node: Arc<Node>) {
     let mut changed = cluster.changes();
     loop {
         changed.mark_unchanged();
-        let pods: Vec<Value> = cluster.read(|state| state.list(Kind::Pod, "").cloned().collect());
-        for pod in pods {
+        let new: Vec<Value> = cluster.read(|state| {
+            let pods = state.list(Kind::Pod, "");
+            pods.filter(|pod| !taken.contains(object::uid(pod)))
+                .cloned()
+                .collect()
+        });
+        for pod in new {
             let uid = object::uid(&pod).to_owned();
-            if !taken.insert(uid.clone()) {
-                continue;
-            }
+            taken.insert(uid.clone());
             let (blow, blows) = mpsc::unbounded_channel();
             locked(&cluster.blows).insert(uid, blow);
             tokio::spawn(PodRun::new(&cluster, &node, pod, blows).run());

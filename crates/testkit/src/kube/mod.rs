@@ -77,6 +77,12 @@ pub(crate) struct Policy {
 pub(crate) enum Blow {
     /// Its main process is killed for want of memory.
     Oom,
+    /// Its main process is killed, and nobody knows why.
+    Kill,
+    /// Its main process is stopped: it hears no signal but the last.
+    Freeze,
+    /// The pod's own time limit is over.
+    Deadline,
     /// By the eviction API: told to end, then deleted.
     Evict,
     /// By the kubelet, with this message: ended, the pod stays.

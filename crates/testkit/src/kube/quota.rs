@@ -47,7 +47,10 @@ fn print(resource: &str, thousandths: i128) -> String {
 
 /// What an object takes of a resource that a quota limits; nothing when it takes none of it.
 fn taken(kind: Kind, found: &Value, resource: &str) -> Option<i128> {
-    if resource == format!("count/{}", kind.qualified()) || (kind == Kind::Pod && resource == "pods") {
+    let counted = resource
+        .strip_prefix("count/")
+        .map(|name| name.split_once('.').unwrap_or((name, "")));
+    if counted == Some((kind.resource(), kind.group())) || (kind == Kind::Pod && resource == "pods") {
         return Some(1_000);
     }
     let wanted = match resource.split_once('.') {
@@ -72,8 +75,9 @@ fn hard(quota: &Value) -> impl Iterator<Item = (&String, &Value)> {
 }
 
 fn used_thousandths(state: &State, namespace: &str, resource: &str) -> i128 {
-    let kinds = Kind::ALL.into_iter().filter(|kind| *kind != Kind::Event);
-    let objects = kinds.flat_map(|kind| state.list(kind, namespace).map(move |found| (kind, found)));
+    let objects = state
+        .all()
+        .filter(|(_, found)| object::namespace(found) == namespace);
     objects
         .filter_map(|(kind, found)| taken(kind, found, resource))
         .sum()

@@ -83,7 +83,7 @@ impl Life {
 
     pub(super) async fn never_started(&self, interrupt: &Interrupt) {
         match interrupt {
-            Interrupt::Deadline => self.deadline(),
+            Interrupt::Deadline | Interrupt::Blow(Blow::Deadline) => self.deadline(),
             Interrupt::Blow(Blow::EvictByNode(message)) => self.evicted(message),
             Interrupt::Blow(Blow::NodeLost) => self.lost().await,
             Interrupt::Blow(_) => {
@@ -161,7 +161,11 @@ impl Life {
                 self.node.next_report(&self.cluster).await;
                 self.cluster.write(|state| state.remove(Kind::Pod, &self.uid));
             }
-            Ending::Lost => self.lost().await,
+            Ending::Lost => return self.lost().await,
+        }
+        // Deleted while its end was not told yet.
+        if !self.is_there() {
+            self.cluster.write(|state| state.remove(Kind::Pod, &self.uid));
         }
     }
 

@@ -176,6 +176,10 @@ fn ended(seen: &Observed<'_>) -> Failure {
     if let Some(failure) = disrupted(pod) {
         return failure;
     }
+    if pod.is_deleted {
+        // Told to end from outside: what its supervisor's exit code says follows from that.
+        return vanished(seen);
+    }
     let of_pod = joined(&(pod.reason.clone(), pod.message.clone()));
     let of_container = pod.ended.as_ref();
     if of_container.is_some_and(|ended| ended.reason == "OOMKilled") {

@@ -55,19 +55,25 @@ enum Tried {
 impl<E: SandboxEvents> Call<'_, E> {
     /// Adopts the step's Job or makes it.
     pub(super) async fn make(&mut self) -> Result<Made, SandboxError> {
-        if let Some(job) = self.connected.world.job_named(&self.spec.job_name)
-            && let Some(made) = self.adopt(job).await?
-        {
-            return Ok(made);
-        }
         let (asked, begun) = (Instant::now(), Instant::now());
         loop {
+            // Looked for every time: a full quota is told before a name that is taken, and the last place may be held by
+            // this very Job.
+            if let Some(job) = self.connected.world.job_named(&self.spec.job_name)
+                && let Some(made) = self.adopt(job).await?
+            {
+                self.admitted().await?;
+                return Ok(made);
+            }
             let place = self.place().await?;
             figures::phase("queue", asked.elapsed());
             // Before the Job: a pod that finds no order at its start waits long for the next look.
             let prepared = self.prepare().await?;
             match self.create(&prepared, place, begun).await? {
-                Tried::Made(made) => return Ok(made),
+                Tried::Made(made) => {
+                    self.admitted().await?;
+                    return Ok(made);
+                }
                 Tried::Again => {}
                 Tried::Full => self.connected.admission.refused(),
             }
@@ -83,10 +89,15 @@ impl<E: SandboxEvents> Call<'_, E> {
         if !std::mem::replace(&mut self.waits, true) {
             self.events.waiting().await?;
         }
-        let place = admission.enter(&self.request.user_id).await;
-        self.events.admitted().await?;
-        self.waits = false;
-        Ok(place)
+        Ok(admission.enter(&self.request.user_id).await)
+    }
+
+    /// The wait is over when there is a Job, not before: whoever was let in may meet the quota all the same.
+    async fn admitted(&mut self) -> Result<(), SandboxError> {
+        if std::mem::replace(&mut self.waits, false) {
+            self.events.admitted().await?;
+        }
+        Ok(())
     }
 
     /// One creation, with the answers that mean "once more".

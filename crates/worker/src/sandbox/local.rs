@@ -139,7 +139,7 @@ pub(crate) fn check(request: &SandboxRequest) -> Result<(), SandboxError> {
             "timeout must be 1 to 3600 seconds".to_owned(),
         ));
     }
-    Ok(())
+    super::code::check(&request.program)
 }
 
 /// The run's files in a step's directory.
