@@ -1,9 +1,6 @@
-use crate::setup::{RUN, permissions, shell, start, start_on, user};
+use crate::setup::{shell, start, start_on};
 use agent::ports::{SandboxError, WorkspaceError};
-use bytes::Bytes;
-use domain::SystemClock;
-use std::sync::Arc;
-use worker::workspace::{MemoryObjects, Objects, Workspaces};
+use worker::workspace::Workspaces;
 
 #[tokio::test]
 async fn removed_permissions_hide_nothing_and_everything_is_removed() {

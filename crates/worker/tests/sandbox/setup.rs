@@ -109,10 +109,6 @@ impl Setup {
         self.run(&shell(command)).await.unwrap()
     }
 
-    pub(crate) async fn read(&self, path: &str) -> String {
-        String::from_utf8(self.files.read(path).await.unwrap().to_vec()).unwrap()
-    }
-
     pub(crate) async fn names(&self) -> Vec<String> {
         self.files
             .list("")
