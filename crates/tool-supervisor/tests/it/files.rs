@@ -161,7 +161,7 @@ async fn what_may_not_be_kept_is_a_failure_of_the_workspace_with_the_words_of_fi
         ("echo > 'a\\b'", "Invalid path: a\\b"),
         (
             "mkdir -p sub/.agent; echo > sub/.agent/x",
-            "Invalid path: sub/.agent",
+            "Invalid path: sub/.agent/x",
         ),
         (
             "touch $(printf 'a\\nb' | tr '\\n' '\\001')",
