@@ -13,7 +13,7 @@ use bytes::Bytes;
 use domain::action::Usage;
 use domain::change::Change;
 use domain::ids::{RunId, StepId};
-use domain::{Effect, RunStatus, ToolResult};
+use domain::{Effect, Labels, RunStatus, ToolResult};
 use serde_json::Value;
 use std::future::Future;
 use std::time::Duration;
@@ -151,8 +151,10 @@ pub trait Workspace: Send + Sync + 'static {
 pub trait RemoteTools: Send + Sync + 'static {
     /// As told to the model.
     fn specs(&self) -> Vec<ToolSpec>;
-    /// The effect of a tool of this name; nothing when there is none.
-    fn effect_of(&self, tool_name: &str) -> Option<Effect>;
+    /// The effect of a call; nothing when there is no tool of this name.
+    fn effect_of(&self, tool_name: &str, tool_input: &Value) -> Option<Effect>;
+    /// What a call reads and where it acts, for the policy of the run.
+    fn labels_of(&self, tool_name: &str, tool_input: &Value) -> Labels;
     /// Calls it. The call's idempotency key and epoch go with the request, so that the other system can drop what it has
     /// done already and refuse what comes from a worker that lost the run.
     /// [`ToolError::Unknown`] when the request may have been carried out and no answer came.
@@ -172,8 +174,12 @@ impl RemoteTools for NoRemoteTools {
         vec![]
     }
 
-    fn effect_of(&self, _: &str) -> Option<Effect> {
+    fn effect_of(&self, _: &str, _: &Value) -> Option<Effect> {
         None
+    }
+
+    fn labels_of(&self, _: &str, _: &Value) -> Labels {
+        Labels::default()
     }
 
     async fn call(&self, call: &Call<'_>, _: &CancellationToken) -> Result<ToolResult, ToolError> {

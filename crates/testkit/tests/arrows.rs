@@ -7,13 +7,16 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 /// Each of our crates and those of ours that it may use.
-const OURS: [(&str, &[&str]); 15] = [
+const OURS: [(&str, &[&str]); 17] = [
     ("domain", &[]),
     ("bootstrap", &[]),
     ("runs", &["domain"]),
     ("queue", &["domain"]),
     ("agent", &["domain"]),
     ("objectstore", &["domain"]),
+    // Knows nothing of runs: addresses only.
+    ("outbound", &[]),
+    ("tools", &["domain", "agent", "outbound"]),
     ("workspace", &["domain", "bootstrap"]),
     // Runs beside foreign code, in an image of its own: none of ours but the formats.
     ("toolbox", &[]),
@@ -30,6 +33,8 @@ const OURS: [(&str, &[&str]); 15] = [
             "bootstrap",
             "workspace",
             "toolbox",
+            "tools",
+            "outbound",
         ],
     ),
     (
@@ -51,7 +56,10 @@ const OURS: [(&str, &[&str]); 15] = [
 ];
 
 /// Foreign crates (by the start of their names) that only these of ours may use.
-const FOREIGN: [(&str, &[&str]); 12] = [
+const FOREIGN: [(&str, &[&str]); 15] = [
+    ("rmcp", &["tools"]),
+    ("tokio-tungstenite", &["tools"]),
+    ("html2text", &["tools"]),
     ("fred", &["queue"]),
     ("redis", &[]),
     ("deadpool-postgres", &["runs"]),
@@ -64,7 +72,7 @@ const FOREIGN: [(&str, &[&str]); 12] = [
     ("axum", &["api", "bootstrap", "worker", "testkit", "chaos"]),
     (
         "reqwest",
-        &["api", "bootstrap", "worker", "cli", "testkit", "chaos"],
+        &["api", "bootstrap", "worker", "cli", "testkit", "chaos", "outbound", "tools"],
     ),
     ("anyhow", &["api", "worker"]),
 ];

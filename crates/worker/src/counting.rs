@@ -5,7 +5,7 @@
 
 use agent::ports::{NoRemoteTools, RemoteTools, ToolSpec};
 use agent::tools::{Call, ToolError};
-use domain::{Effect, ToolResult};
+use domain::{Effect, Labels, ToolResult};
 use reqwest::{Client, StatusCode, Url};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -132,9 +132,13 @@ impl RemoteTools for AnyRemote {
         }
     }
 
-    fn effect_of(&self, tool_name: &str) -> Option<Effect> {
+    fn labels_of(&self, _: &str, _: &Value) -> Labels {
+        Labels::default()
+    }
+
+    fn effect_of(&self, tool_name: &str, tool_input: &Value) -> Option<Effect> {
         match self {
-            Self::None(none) => none.effect_of(tool_name),
+            Self::None(none) => none.effect_of(tool_name, tool_input),
             Self::Counting(_) => TOOLS
                 .iter()
                 .find(|(name, _)| *name == tool_name)

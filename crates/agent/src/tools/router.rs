@@ -4,7 +4,7 @@ use super::{ToolError, code, files, message, shell, unconfigured};
 use crate::conversation::steering_tools;
 use crate::ports::{RemoteTools, Sandbox, SandboxEvents, ToolSpec, Workspace};
 use domain::ids::{RunId, StepId, UserId};
-use domain::{Effect, ToolResult};
+use domain::{Effect, Labels, ToolResult};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -39,6 +39,7 @@ impl<W: Workspace, S: Sandbox, R: RemoteTools> Router<'_, W, S, R> {
         cancel: &CancellationToken,
     ) -> Result<ToolResult, ToolError> {
         let result = match call.tool_name {
+            name if self.remote.effect_of(name, call.tool_input).is_some() => self.remote.call(call, cancel).await,
             "shell" => shell::run(self.sandbox, call, events, cancel).await,
             "code" => code::run(self.sandbox, call, events, cancel).await,
             "message" => message::run(call.tool_input),
@@ -46,7 +47,6 @@ impl<W: Workspace, S: Sandbox, R: RemoteTools> Router<'_, W, S, R> {
             "file_write" => files::write(self.workspace, call.tool_input).await,
             "file_list" => files::list(self.workspace, call.tool_input).await,
             "search" | "browser" | "connector" => Ok(unconfigured::answer(call.tool_name, call.tool_input)),
-            other if self.remote.effect_of(other).is_some() => self.remote.call(call, cancel).await,
             other => Ok(ToolResult::failed(format!("Unknown tool: {other}"), 0.0)),
         };
         match result {
@@ -57,8 +57,22 @@ impl<W: Workspace, S: Sandbox, R: RemoteTools> Router<'_, W, S, R> {
 
     /// What kind of effect a tool has; decides what happens after its worker was lost in the middle.
     pub fn effect_of(&self, tool_name: &str, tool_input: &Value) -> Effect {
-        let remote = self.remote.effect_of(tool_name);
+        let remote = self.remote.effect_of(tool_name, tool_input);
         remote.unwrap_or_else(|| effect_of(tool_name, tool_input))
+    }
+
+    /// What a call reads and where it acts, for the policy of the run.
+    pub fn labels_of(&self, tool_name: &str, tool_input: &Value) -> Labels {
+        match tool_name {
+            name if self.remote.effect_of(name, tool_input).is_some() => self.remote.labels_of(name, tool_input),
+            // Files may hold what came from elsewhere, and what their owner would not publish.
+            "file_read" | "shell" | "code" => Labels {
+                reads_untrusted: true,
+                reads_private: true,
+                acts_outside: false,
+            },
+            _ => Labels::default(),
+        }
     }
 
     /// Every tool as told to the model, in a fixed order.

@@ -114,7 +114,11 @@ impl RemoteTools for Counter {
         vec![]
     }
 
-    fn effect_of(&self, tool_name: &str) -> Option<Effect> {
+    fn labels_of(&self, _: &str, _: &Value) -> domain::Labels {
+        domain::Labels::default()
+    }
+
+    fn effect_of(&self, tool_name: &str, _: &Value) -> Option<Effect> {
         (tool_name == "once").then_some(Effect::AtMostOnce)
     }
 

@@ -1,0 +1,1 @@
+//! Connections to the outside that cannot be led to inner addresses.

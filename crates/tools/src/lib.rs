@@ -1,0 +1,1 @@
+//! Tools that reach other systems: search, fetch, browser, connectors, MCP servers.
