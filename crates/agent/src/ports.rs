@@ -147,7 +147,7 @@ pub trait Workspace: Send + Sync + 'static {
     fn list(&self, dir: &str) -> impl Future<Output = Result<Vec<FileInfo>, WorkspaceError>> + Send;
 }
 
-/// Tools that run in another system. Implementations: counting tools of the fault tests, [`NoRemoteTools`].
+/// Tools that run in another system. Implementations: the crate `tools`, counting tools of the fault tests, [`NoRemoteTools`].
 pub trait RemoteTools: Send + Sync + 'static {
     /// As told to the model.
     fn specs(&self) -> Vec<ToolSpec>;

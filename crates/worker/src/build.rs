@@ -27,6 +27,7 @@ use runs::{Credits, Db, Leases, Orchestration, Outbox, Retention, RunLimits, Swe
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
+use tools::Tools;
 
 /// An entry pushed by hand brings no wake-up token; an idle worker looks this often, well inside the promised second.
 const HAND_PUSH_POLL: Duration = Duration::from_millis(500);
@@ -43,6 +44,7 @@ struct Parts {
     db: Db,
     queue: Queue,
     model: WithRetries,
+    tools: Tools,
     workspaces: Workspaces,
     held: HeldRuns,
     redactor: Arc<Redactor>,
@@ -110,6 +112,7 @@ impl Parts {
             db: Db::connect(&options.db).map_err(settings)?,
             queue: Queue::connect(&options.redis).await.map_err(settings)?,
             model: options.model.connect(clock.clone()).map_err(settings)?,
+            tools: Tools::from_options(&options.tools).map_err(settings)?,
             workspaces: Workspaces::from_options(&options.s3),
             held: HeldRuns::default(),
             redactor: Arc::new(options.redactor()),
@@ -165,7 +168,8 @@ impl Parts {
             model: self.model.clone(),
             workspaces: self.workspaces.clone(),
             sandbox,
-            remote: AnyRemote::from_url(self.options.agent.agent_counting_tools_url.as_deref()),
+            tools: self.tools.clone(),
+            counting: AnyRemote::from_url(self.options.agent.agent_counting_tools_url.as_deref()),
             clock: self.clock.clone(),
             redactor: self.redactor.clone(),
             rules: JobRules {

@@ -18,6 +18,7 @@ use queue::RedisOptions;
 use runs::{Db, DbOptions};
 use std::sync::Arc;
 use std::time::Duration;
+use tools::ToolOptions;
 
 /// Runs jobs: plans, calls tools, writes every event.
 #[derive(Debug, Parser)]
@@ -72,6 +73,8 @@ pub struct Options {
     #[command(flatten)]
     pub kubernetes: KubernetesOptions,
     #[command(flatten)]
+    pub tools: ToolOptions,
+    #[command(flatten)]
     pub worker: WorkerOptions,
     #[command(flatten)]
     pub agent: AgentOptions,
@@ -95,6 +98,7 @@ impl Options {
         let secrets: Vec<String> = s3
             .into_iter()
             .chain(self.model.secrets())
+            .chain(self.tools.secrets())
             .chain(self.db.secrets())
             .chain(self.redis.secrets())
             .collect();
@@ -262,6 +266,7 @@ impl Validate for Options {
             .merge(redis)
             .merge(model_faults(&self.model))
             .merge(self.kubernetes_faults())
+            .merge(tool_faults(&self.tools))
             .merge(self.worker.faults())
             .merge(self.agent.faults())
     }
@@ -283,6 +288,14 @@ fn model_faults(model: &ModelOptions) -> Faults {
         Ok(_) => {}
         Err(SetupError::Missing { settings, .. }) => faults.missing(settings),
         Err(fault) => faults.invalid(with_sources(&fault)),
+    }
+    faults
+}
+
+fn tool_faults(tools: &ToolOptions) -> Faults {
+    let mut faults = Faults::default();
+    for fault in tools.faults() {
+        faults.invalid(fault);
     }
     faults
 }

@@ -33,7 +33,7 @@ pub enum AddressFault {
 }
 
 /// The three tools.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct CountingTools {
     base: Url,
     client: Client,
@@ -98,7 +98,7 @@ fn judge(status: StatusCode, text: &str) -> Result<ToolResult, ToolError> {
 }
 
 /// What this worker has.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum AnyRemote {
     None(NoRemoteTools),
     Counting(CountingTools),

@@ -9,6 +9,7 @@ use crate::held::{HeldRuns, Hold, HoldGuard};
 use crate::live::Live;
 use crate::log::{Announcer, FencedLog, with_sources};
 use crate::model::WithRetries;
+use crate::remote::Remote;
 use crate::sandbox::AnySandbox;
 use crate::settle::Settle;
 use crate::snapshot::to_snapshot;
@@ -27,6 +28,7 @@ use runs::{Claimed, CommandError, Credits, Orchestration, Sweep, WantedFiles};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
+use tools::{OfRun, Tools};
 use tracing::Instrument as _;
 
 /// Beyond the length of a lease: a worker that is gone has lost the run by then. One that is still there renews its lease,
@@ -52,7 +54,8 @@ pub struct JobProcessor {
     pub model: WithRetries,
     pub workspaces: Workspaces,
     pub sandbox: AnySandbox,
-    pub remote: AnyRemote,
+    pub tools: Tools,
+    pub counting: AnyRemote,
     pub clock: Arc<dyn Clock>,
     pub redactor: Arc<Redactor>,
     pub rules: JobRules,
@@ -276,12 +279,19 @@ impl JobProcessor {
             return outcome;
         }
         let workspace = RunFiles(self.workspaces.of_run(&snapshot.user_id, run_id));
+        let remote = Remote {
+            counting: self.counting.clone(),
+            tools: self.tools.of_run(OfRun {
+                connector_ids: snapshot.connector_ids.clone(),
+                workspace: workspace.clone(),
+            }),
+        };
         let driver = Driver {
             model: &self.model,
             tools: Router {
                 workspace: &workspace,
                 sandbox: &self.sandbox,
-                remote: &self.remote,
+                remote: &remote,
             },
             log: &log,
             clock: self.clock.as_ref(),

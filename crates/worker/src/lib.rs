@@ -7,7 +7,7 @@
 //! | [`log`], [`live`] | the agent's run log over the authority, fenced by the claim's epoch; output of running tools |
 //! | [`lease`], [`held`], [`obey`] | renewal from a thread of its own, cancellation of what is lost or stopped |
 //! | [`upkeep`], [`reconcile`], [`retention`] | sweeps, outbox relay, reconciler, time limits, files past their time |
-//! | [`model`], [`workspace`], [`sandbox`], [`counting`] | adapters of the agent's ports |
+//! | [`model`], [`workspace`], [`sandbox`], [`remote`], [`counting`] | adapters of the agent's ports |
 //! | [`transport`] | files and results on their way to and from a tool's pod |
 //! | [`health`], [`check`] | what operators and probes ask |
 //! | [`config`], [`app`] | settings; build, run, drain |
@@ -31,6 +31,7 @@ pub mod log;
 pub mod model;
 pub mod obey;
 pub mod reconcile;
+pub mod remote;
 pub mod retention;
 pub mod sandbox;
 pub mod settle;

@@ -8,7 +8,6 @@ mod files;
 mod message;
 mod router;
 mod shell;
-mod unconfigured;
 
 pub use router::{Call, Router, specs};
 

@@ -1,6 +1,6 @@
 //! Finds the tool of a name, tells its effect and schema, and dispatches a call.
 
-use super::{ToolError, code, files, message, shell, unconfigured};
+use super::{ToolError, code, files, message, shell};
 use crate::conversation::steering_tools;
 use crate::ports::{RemoteTools, Sandbox, SandboxEvents, ToolSpec, Workspace};
 use domain::ids::{RunId, StepId, UserId};
@@ -39,14 +39,15 @@ impl<W: Workspace, S: Sandbox, R: RemoteTools> Router<'_, W, S, R> {
         cancel: &CancellationToken,
     ) -> Result<ToolResult, ToolError> {
         let result = match call.tool_name {
-            name if self.remote.effect_of(name, call.tool_input).is_some() => self.remote.call(call, cancel).await,
+            name if self.remote.effect_of(name, call.tool_input).is_some() => {
+                self.remote.call(call, cancel).await
+            }
             "shell" => shell::run(self.sandbox, call, events, cancel).await,
             "code" => code::run(self.sandbox, call, events, cancel).await,
             "message" => message::run(call.tool_input),
             "file_read" => files::read(self.workspace, call.tool_input).await,
             "file_write" => files::write(self.workspace, call.tool_input).await,
             "file_list" => files::list(self.workspace, call.tool_input).await,
-            "search" | "browser" | "connector" => Ok(unconfigured::answer(call.tool_name, call.tool_input)),
             other => Ok(ToolResult::failed(format!("Unknown tool: {other}"), 0.0)),
         };
         match result {
@@ -58,13 +59,15 @@ impl<W: Workspace, S: Sandbox, R: RemoteTools> Router<'_, W, S, R> {
     /// What kind of effect a tool has; decides what happens after its worker was lost in the middle.
     pub fn effect_of(&self, tool_name: &str, tool_input: &Value) -> Effect {
         let remote = self.remote.effect_of(tool_name, tool_input);
-        remote.unwrap_or_else(|| effect_of(tool_name, tool_input))
+        remote.unwrap_or_else(|| effect_of(tool_name))
     }
 
     /// What a call reads and where it acts, for the policy of the run.
     pub fn labels_of(&self, tool_name: &str, tool_input: &Value) -> Labels {
         match tool_name {
-            name if self.remote.effect_of(name, tool_input).is_some() => self.remote.labels_of(name, tool_input),
+            name if self.remote.effect_of(name, tool_input).is_some() => {
+                self.remote.labels_of(name, tool_input)
+            }
             // Files may hold what came from elsewhere, and what their owner would not publish.
             "file_read" | "shell" | "code" => Labels {
                 reads_untrusted: true,
@@ -83,11 +86,9 @@ impl<W: Workspace, S: Sandbox, R: RemoteTools> Router<'_, W, S, R> {
     }
 }
 
-fn effect_of(tool_name: &str, tool_input: &Value) -> Effect {
+fn effect_of(tool_name: &str) -> Effect {
     match tool_name {
-        "file_read" | "file_list" | "search" => Effect::Pure,
-        "connector" if unconfigured::only_reads(tool_input) => Effect::Pure,
-        "browser" | "connector" => Effect::AtMostOnce,
+        "file_read" | "file_list" => Effect::Pure,
         // A sandbox has no network and its files are stored only at the end: running it again leads to the same state.
         _ => Effect::Idempotent,
     }

@@ -1,0 +1,35 @@
+//! Reading a tool's input; a fault is told as `Invalid input: …`.
+
+use domain::ToolResult;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// A call that never went out: it costs nothing.
+pub(crate) fn invalid(fault: impl std::fmt::Display) -> ToolResult {
+    ToolResult::failed(format!("Invalid input: {fault}"), 0.0)
+}
+
+/// A text that must be there and say something.
+pub(crate) fn text<'a>(input: &'a Value, field: &str) -> Result<&'a str, ToolResult> {
+    match input.get(field) {
+        None | Some(Value::Null) => Err(invalid(format!("missing field `{field}`"))),
+        Some(Value::String(text)) if text.trim().is_empty() => {
+            Err(invalid(format!("{field} cannot be empty")))
+        }
+        Some(Value::String(text)) => Ok(text),
+        Some(_) => Err(invalid(format!("{field} must be text"))),
+    }
+}
+
+pub(crate) fn one_of(field: &str, allowed: &[&str]) -> ToolResult {
+    invalid(format!("{field} must be one of {}", allowed.join(", ")))
+}
+
+pub(crate) fn typed<T: DeserializeOwned>(input: &Value) -> Result<T, ToolResult> {
+    serde_json::from_value(input.clone()).map_err(invalid)
+}
+
+/// What must be set before a tool works.
+pub(crate) fn not_configured(tool: &str, settings: &str) -> ToolResult {
+    ToolResult::failed(format!("{tool} is not configured: set {settings}"), 0.0)
+}

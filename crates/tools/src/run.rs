@@ -1,0 +1,171 @@
+//! The tools of a worker and of one run: which names are theirs, what a call may do, and where it goes.
+
+use crate::connector::{Connectors, only_reads};
+use crate::fetch::Fetch;
+use crate::options::{SetupError, ToolOptions};
+use crate::search::Search;
+use crate::unconfigured;
+use agent::ports::{RemoteTools, ToolSpec, Workspace};
+use agent::tools::{Call, ToolError};
+use domain::{Effect, Labels, ToolResult};
+use outbound::Guard;
+use serde_json::Value;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// The tools of a worker. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Tools(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    search: Search,
+    fetch: Fetch,
+    connectors: Connectors,
+}
+
+/// What the tools need to know of a run.
+#[derive(Debug)]
+pub struct OfRun<W> {
+    /// The connectors that the run may use, by type.
+    pub connector_ids: Vec<String>,
+    /// The run's files.
+    pub workspace: W,
+}
+
+/// The tools of one drive of a run; what they hold open ends with the value.
+#[derive(Debug)]
+pub struct RunTools<W> {
+    tools: Tools,
+    run: OfRun<W>,
+}
+
+impl Tools {
+    /// Makes them; no network.
+    ///
+    /// # Errors
+    /// Names the setting that is wrong.
+    pub fn from_options(options: &ToolOptions) -> Result<Self, SetupError> {
+        let fetch = Fetch::new(options)?;
+        Self::with_fetch(options, fetch)
+    }
+
+    /// With another guard for pages, for tests of names that change their address.
+    ///
+    /// # Errors
+    /// Names the setting that is wrong.
+    pub fn with_guard(options: &ToolOptions, guard: Guard) -> Result<Self, SetupError> {
+        let fetch = Fetch::with_guard(options, guard)?;
+        Self::with_fetch(options, fetch)
+    }
+
+    fn with_fetch(options: &ToolOptions, fetch: Fetch) -> Result<Self, SetupError> {
+        Ok(Self(Arc::new(Shared {
+            search: Search::new(options)?,
+            fetch,
+            connectors: Connectors::new(options)?,
+        })))
+    }
+
+    /// One line per tool that is set up; connectors are asked whether they know their token. A search would cost.
+    pub async fn check(&self) -> Vec<(String, Result<String, String>)> {
+        let search = self
+            .0
+            .search
+            .describe()
+            .map(|said| ("search".to_owned(), Ok(said)));
+        let connectors = self.0.connectors.check().await;
+        let connectors = connectors
+            .into_iter()
+            .map(|(name, result)| (format!("connector {name}"), result));
+        search.into_iter().chain(connectors).collect()
+    }
+
+    pub fn of_run<W: Workspace>(&self, run: OfRun<W>) -> RunTools<W> {
+        RunTools {
+            tools: self.clone(),
+            run,
+        }
+    }
+}
+
+/// A name of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Search,
+    Fetch,
+    Connector,
+    Browser,
+}
+
+impl Kind {
+    fn of(name: &str) -> Option<Self> {
+        match name {
+            "search" => Some(Self::Search),
+            "fetch" => Some(Self::Fetch),
+            "connector" => Some(Self::Connector),
+            "browser" => Some(Self::Browser),
+            _ => None,
+        }
+    }
+}
+
+impl<W: Workspace> RemoteTools for RunTools<W> {
+    /// Only what is set up: a tool that can do nothing would be tried in vain.
+    fn specs(&self) -> Vec<ToolSpec> {
+        let shared = &self.tools.0;
+        let fetch = Some(shared.fetch.spec());
+        let connectors = shared.connectors.spec(&self.run.connector_ids);
+        [shared.search.spec(), fetch, connectors]
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+
+    fn effect_of(&self, tool_name: &str, tool_input: &Value) -> Option<Effect> {
+        Some(match Kind::of(tool_name)? {
+            Kind::Search | Kind::Fetch => Effect::Pure,
+            Kind::Connector if only_reads(tool_input) => Effect::Pure,
+            Kind::Connector | Kind::Browser => Effect::AtMostOnce,
+        })
+    }
+
+    fn labels_of(&self, tool_name: &str, tool_input: &Value) -> Labels {
+        match Kind::of(tool_name) {
+            None => Labels::default(),
+            Some(Kind::Connector) if only_reads(tool_input) => labels(true, true, false),
+            Some(Kind::Connector) => labels(false, false, true),
+            // What they send out can carry data: the words of a query, the path of an address.
+            Some(Kind::Search | Kind::Fetch | Kind::Browser) => labels(true, false, true),
+        }
+    }
+
+    async fn call(&self, call: &Call<'_>, cancel: &CancellationToken) -> Result<ToolResult, ToolError> {
+        let work = async {
+            let shared = &self.tools.0;
+            match Kind::of(call.tool_name) {
+                Some(Kind::Search) => Ok(shared.search.call(call.tool_input).await),
+                Some(Kind::Fetch) => Ok(shared.fetch.call(call.tool_input).await),
+                Some(Kind::Connector) => shared.connectors.call(call, &self.run.connector_ids).await,
+                Some(Kind::Browser) => Ok(unconfigured::browser(call.tool_input)),
+                None => Ok(ToolResult::failed(
+                    format!("Unknown tool: {}", call.tool_name),
+                    0.0,
+                )),
+            }
+        };
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(ToolError::Cancelled),
+            result = work => result,
+        }
+    }
+}
+
+const fn labels(reads_untrusted: bool, reads_private: bool, acts_outside: bool) -> Labels {
+    Labels {
+        reads_untrusted,
+        reads_private,
+        acts_outside,
+    }
+}

@@ -1,0 +1,50 @@
+//! Every tool of a run that runs in another system: those of the crate `tools`, and the counting tools of the fault tests.
+
+use crate::counting::AnyRemote;
+use crate::workspace::RunFiles;
+use agent::ports::{RemoteTools, ToolSpec};
+use agent::tools::{Call, ToolError};
+use domain::{Effect, Labels, ToolResult};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+use tools::RunTools;
+
+/// The remote tools of one drive of a run; what they hold open ends with the value.
+#[derive(Debug)]
+pub struct Remote {
+    pub counting: AnyRemote,
+    pub tools: RunTools<RunFiles>,
+}
+
+impl Remote {
+    fn counts(&self, tool_name: &str, tool_input: &Value) -> bool {
+        self.counting.effect_of(tool_name, tool_input).is_some()
+    }
+}
+
+impl RemoteTools for Remote {
+    fn specs(&self) -> Vec<ToolSpec> {
+        let mut all = self.tools.specs();
+        all.extend(self.counting.specs());
+        all
+    }
+
+    fn effect_of(&self, tool_name: &str, tool_input: &Value) -> Option<Effect> {
+        let counting = self.counting.effect_of(tool_name, tool_input);
+        counting.or_else(|| self.tools.effect_of(tool_name, tool_input))
+    }
+
+    fn labels_of(&self, tool_name: &str, tool_input: &Value) -> Labels {
+        if self.counts(tool_name, tool_input) {
+            return self.counting.labels_of(tool_name, tool_input);
+        }
+        self.tools.labels_of(tool_name, tool_input)
+    }
+
+    async fn call(&self, call: &Call<'_>, cancel: &CancellationToken) -> Result<ToolResult, ToolError> {
+        if self.counts(call.tool_name, call.tool_input) {
+            return self.counting.call(call, cancel).await;
+        }
+        self.tools.call(call, cancel).await
+    }
+}
