@@ -5,12 +5,13 @@
 //! running step settle and begin nothing. `cancel`: the run was stopped or the lease is lost, end the running step at once
 //! and write nothing more.
 
+mod spending;
 mod step_events;
 mod tool_calls;
 
 use crate::parse;
 use crate::planner::{self, Planned};
-use crate::ports::{CommitError, Model, ModelError, ModelReply, RemoteTools, RunLog, Sandbox, Workspace};
+use crate::ports::{CommitError, Model, ModelReply, RemoteTools, RunLog, Sandbox, Workspace};
 use crate::snapshot::Snapshot;
 use crate::step::turn_request;
 use crate::supervisor::{Limits, Next, Supervisor};
@@ -19,6 +20,7 @@ use domain::breakage::{self, Breakage};
 use domain::change::{Change, RunError};
 use domain::waiting::RetryCause;
 use domain::{Clock, NewEvent, RunStatus, Turn};
+use spending::Asking;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -141,6 +143,7 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
                 }
                 Next::RunTool(due) => {
                     self.may_go_on()?;
+                    self.may_begin_step(snapshot, &due).await?;
                     self.run_tool(snapshot, &mut machine, &due).await?;
                 }
             }
@@ -164,7 +167,14 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
         let Some(changes) = self.due_now(changes) else {
             return Ok(());
         };
-        self.log.commit(changes).await.map_err(refused)
+        let Some(purse) = self.log.purse() else {
+            return self.log.commit(changes).await.map_err(refused);
+        };
+        let (warnings, spent) = purse.account(&changes, self.clock.now());
+        let all = warnings.into_iter().map(Change::Log).chain(changes).collect();
+        self.log.commit(all).await.map_err(refused)?;
+        purse.told(spent);
+        Ok(())
     }
 
     async fn can_pay(&self) -> Flow<bool> {
@@ -188,13 +198,11 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
 
     async fn make_plan(&self, snapshot: &mut Snapshot) -> Flow<()> {
         self.may_go_on()?;
-        let planned = match self
-            .until_cancelled(planner::plan(self.model, snapshot, &self.cancel))
-            .await?
-        {
-            Ok(planned) => planned,
-            Err(error) => return Err(self.model_failed(error).await),
+        let asking = Asking {
+            driver: self,
+            status: snapshot.status,
         };
+        let planned = planner::plan(&asking, snapshot).await?;
         let Planned {
             plan,
             raw,
@@ -217,10 +225,13 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
         match plan {
             Ok(plan) => {
                 changes.push(Change::PlanStored { plan: plan.clone() });
-                changes.push(Change::Status {
-                    to: RunStatus::Executing,
-                    error: None,
-                });
+                // A run that was paused before it had a plan executes already.
+                if snapshot.status != RunStatus::Executing {
+                    changes.push(Change::Status {
+                        to: RunStatus::Executing,
+                        error: None,
+                    });
+                }
                 self.commit(changes).await?;
                 snapshot.plan = Some(plan);
                 snapshot.status = RunStatus::Executing;
@@ -255,43 +266,9 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
         }
     }
 
-    async fn model_failed(&self, error: ModelError) -> Outcome {
-        let text = error.to_string();
-        match error {
-            ModelError::Cancelled => Outcome::LeaseLost,
-            ModelError::Transient {
-                retry_after, status, ..
-            } => Outcome::Retry {
-                error: text,
-                cause: cause_of(status, retry_after),
-                retry_after,
-            },
-            ModelError::Permanent { .. } => {
-                let error = RunError::new("permanent_error", text.clone());
-                let changes = vec![
-                    Change::Log(NewEvent::error(text.clone())),
-                    Change::Status {
-                        to: RunStatus::Failed,
-                        error: Some(error),
-                    },
-                ];
-                match self.commit(changes).await {
-                    Ok(()) => Outcome::PermanentError { error: text },
-                    Err(outcome) => outcome,
-                }
-            }
-        }
-    }
-
     async fn take_turn(&self, snapshot: &mut Snapshot, machine: &mut Supervisor, number: u32) -> Flow<()> {
         let request = turn_request(snapshot, number, self.tools.specs());
-        let reply = match self
-            .until_cancelled(self.model.call(&request, &self.cancel))
-            .await?
-        {
-            Ok(reply) => reply,
-            Err(error) => return Err(self.model_failed(error).await),
-        };
+        let reply = self.ask(RunStatus::Executing, &request).await?;
         let turn = parse::turn(number, &reply);
         let ModelReply {
             usage,

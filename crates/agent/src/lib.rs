@@ -18,6 +18,7 @@ pub mod memory;
 pub mod parse;
 pub mod planner;
 pub mod ports;
+pub mod purse;
 pub mod snapshot;
 mod step;
 pub mod supervisor;

@@ -5,8 +5,10 @@ use crate::ports::{
     CommitError, FileInfo, RunLog, Sandbox, SandboxError, SandboxEvents, SandboxOutput, SandboxRequest,
     Workspace, WorkspaceError, Written,
 };
+use crate::purse::Purse;
 use bytes::Bytes;
 use domain::Change;
+use domain::budget::{Budget, Reached, Spend};
 use domain::canonical::hex;
 use domain::tool::ArtifactRef;
 use sha2::{Digest, Sha256};
@@ -26,6 +28,13 @@ pub struct MemoryLog {
     lost: Mutex<bool>,
     /// Turns that can still be paid for; none means any number.
     paid_turns: Mutex<Option<u32>>,
+    /// What the run may spend.
+    pub purse: Option<Purse>,
+    /// Caps that come into force when they are read again.
+    pub raised: Option<Budget>,
+    /// A shared cap that leaves no room.
+    pub day: Option<Reached>,
+    shown: Mutex<Vec<(u32, u32, String)>>,
 }
 
 impl MemoryLog {
@@ -42,6 +51,11 @@ impl MemoryLog {
     /// The user can pay for this many more turns.
     pub fn pay_for(&self, turns: u32) {
         *locked(&self.paid_turns) = Some(turns);
+    }
+
+    /// Text that was shown while it came: turn, try, text.
+    pub fn shown(&self) -> Vec<(u32, u32, String)> {
+        locked(&self.shown).clone()
     }
 
     pub fn commits(&self) -> Vec<Vec<Change>> {
@@ -72,6 +86,29 @@ impl RunLog for MemoryLog {
 
     fn is_held(&self) -> bool {
         !*locked(&self.lost)
+    }
+
+    fn show_text(&self, turn: u32, try_number: u32, text: &str) {
+        locked(&self.shown).push((turn, try_number, text.to_owned()));
+    }
+
+    fn purse(&self) -> Option<&Purse> {
+        self.purse.as_ref()
+    }
+
+    async fn refresh_purse(&self) -> Result<(), CommitError> {
+        if let (Some(purse), Some(raised)) = (&self.purse, self.raised) {
+            purse.set_budget(raised);
+        }
+        Ok(())
+    }
+
+    fn sets_aside(&self) -> bool {
+        self.day.is_some()
+    }
+
+    async fn reserve(&self, _: u32, _: Spend) -> Result<Option<Reached>, CommitError> {
+        Ok(self.day)
     }
 
     async fn can_pay(&self) -> Result<bool, CommitError> {

@@ -2,11 +2,10 @@
 
 use crate::conversation::PLANNER_SYSTEM;
 use crate::parse::json_in;
-use crate::ports::{ChatMessage, Model, ModelError, ModelReply, ModelRequest, Purpose};
+use crate::ports::{ChatMessage, ModelReply, ModelRequest, Purpose};
 use crate::snapshot::Snapshot;
 use domain::{Plan, Usage};
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
 /// A bad plan is asked for again this often.
 pub const MAX_REPAIRS: u32 = 2;
@@ -26,20 +25,25 @@ pub struct Planned {
     pub provider: String,
 }
 
+/// Whoever makes the planner's model calls.
+pub trait Asks: Sync {
+    /// Why no reply came.
+    type Stop: Send;
+    fn ask(&self, request: &ModelRequest) -> impl Future<Output = Result<ModelReply, Self::Stop>> + Send;
+}
+
 /// Asks for a plan.
-pub async fn plan<M: Model>(
-    model: &M,
-    snapshot: &Snapshot,
-    cancel: &CancellationToken,
-) -> Result<Planned, ModelError> {
+pub async fn plan<A: Asks>(model: &A, snapshot: &Snapshot) -> Result<Planned, A::Stop> {
     let mut messages = vec![ChatMessage::User(snapshot.prompt.clone())];
     let mut usage = Usage::default();
     let mut repairs = 0;
     loop {
-        let reply = model
-            .call(&request(snapshot, repairs, messages.clone()), cancel)
-            .await?;
-        usage = add(usage, reply.usage);
+        let reply = model.ask(&request(snapshot, repairs, messages.clone())).await?;
+        usage = if repairs == 0 {
+            reply.usage
+        } else {
+            usage.plus(reply.usage)
+        };
         let text = reply.text.clone().unwrap_or_default();
         let plan = read_plan(&reply);
         if plan.is_ok() || repairs == MAX_REPAIRS {
@@ -83,12 +87,4 @@ fn read_plan(reply: &ModelReply) -> Result<Plan, String> {
     let text = reply.text.as_deref().unwrap_or_default();
     let value = json_in(text).ok_or_else(|| "the reply holds no JSON object".to_owned())?;
     Plan::from_value(&value).map_err(|fault| fault.to_string())
-}
-
-const fn add(a: Usage, b: Usage) -> Usage {
-    Usage {
-        input_tokens: a.input_tokens + b.input_tokens,
-        output_tokens: a.output_tokens + b.output_tokens,
-        is_estimated: a.is_estimated || b.is_estimated,
-    }
 }

@@ -8,12 +8,14 @@ pub use sandbox::{
     Unheard,
 };
 
+use crate::purse::Purse;
 use crate::tools::{Call, ToolError};
 use bytes::Bytes;
 use domain::action::Usage;
+use domain::budget::{Reached, Spend};
 use domain::change::Change;
 use domain::ids::{RunId, StepId};
-use domain::{Effect, Labels, RunStatus, ToolResult};
+use domain::{Effect, Labels, Price, RunStatus, ToolResult};
 use serde_json::Value;
 use std::future::Future;
 use std::time::Duration;
@@ -113,11 +115,44 @@ pub enum ModelError {
         /// `false`: go straight to a retry of the whole job, without further tries here.
         try_again_here: bool,
     },
-    /// Never worth another try: bad request, bad key, spend limit.
+    /// Money or quota is spent at the vendor: no wait helps, a person has to raise it, and then the call can be made.
+    #[error("model call refused: {message}")]
+    Spent { message: String, status: Option<u16> },
+    /// Never worth another try: bad request, bad key.
     #[error("model call refused: {message}")]
     Permanent { message: String, status: Option<u16> },
     #[error("model call cancelled")]
     Cancelled,
+}
+
+/// A try that failed after the vendor had begun to answer: it used tokens all the same.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FailedCall {
+    pub model: String,
+    pub provider: String,
+    pub usage: Usage,
+}
+
+/// Who looks at a model call while it is under way.
+pub trait CallWatch: Send + Sync {
+    /// A piece of the reply's text has come. Never blocks. A try that fails takes back what it said.
+    fn text(&self, text: &str);
+    /// A try failed and used tokens.
+    fn failed(&self, call: FailedCall);
+    /// Whether another try fits into what may be spent.
+    fn may_try_again(&self) -> bool {
+        true
+    }
+}
+
+/// Nobody looks.
+#[derive(Debug, Clone, Copy)]
+pub struct Unwatched;
+
+impl CallWatch for Unwatched {
+    fn text(&self, _: &str) {}
+
+    fn failed(&self, _: FailedCall) {}
 }
 
 /// A language model. Implementations: scripted, recorded, OpenAI-compatible, Anthropic.
@@ -128,6 +163,21 @@ pub trait Model: Send + Sync + 'static {
         request: &ModelRequest,
         cancel: &CancellationToken,
     ) -> impl Future<Output = Result<ModelReply, ModelError>> + Send;
+
+    /// As [`Model::call`], looked at while it is under way. A model that answers at once has nothing to show.
+    fn call_watched(
+        &self,
+        request: &ModelRequest,
+        _watch: &dyn CallWatch,
+        cancel: &CancellationToken,
+    ) -> impl Future<Output = Result<ModelReply, ModelError>> + Send {
+        self.call(request, cancel)
+    }
+
+    /// What a call costs today at most; nothing when nobody knows.
+    fn price(&self) -> Option<Price> {
+        None
+    }
 
     /// Provider name and model name, for logs and metrics.
     fn identity(&self) -> (String, String);
@@ -225,6 +275,33 @@ pub trait RunLog: Send + Sync {
     }
     /// Shows a piece of a running step's output to whoever watches; never blocks, nothing is stored.
     fn show(&self, _step_id: StepId, _piece: OutputPiece) {}
+    /// Shows a piece of a reply's text while it comes; never blocks, nothing is stored. Turn 0 is the plan; a new try of the
+    /// same reply begins anew.
+    fn show_text(&self, _turn: u32, _try: u32, _text: &str) {}
+    /// What the run may spend; nothing when it has no budget.
+    fn purse(&self) -> Option<&Purse> {
+        None
+    }
+    /// Reads the caps of the purse again.
+    fn refresh_purse(&self) -> impl Future<Output = Result<(), CommitError>> + Send {
+        std::future::ready(Ok(()))
+    }
+    /// Whether calls are set aside against caps that other runs share.
+    fn sets_aside(&self) -> bool {
+        false
+    }
+    /// Whether one of those caps is on money.
+    fn caps_money(&self) -> bool {
+        false
+    }
+    /// Sets the worst case of a turn's call aside, or says which shared cap leaves no room for it.
+    fn reserve(
+        &self,
+        _turn: u32,
+        _worst: Spend,
+    ) -> impl Future<Output = Result<Option<Reached>, CommitError>> + Send {
+        std::future::ready(Ok(None))
+    }
     /// Whether the run's user can pay for another turn; always, unless credits are enforced.
     fn can_pay(&self) -> impl Future<Output = Result<bool, CommitError>> + Send {
         std::future::ready(Ok(true))

@@ -45,11 +45,40 @@ pub struct Usage {
     /// The provider did not say; counted at four characters a token.
     #[serde(default)]
     pub is_estimated: bool,
+    /// Of the input: read from the provider's cache.
+    #[serde(default)]
+    pub cached_tokens: i64,
+    /// Of the input: written into the provider's cache.
+    #[serde(default)]
+    pub cache_write_tokens: i64,
+    /// Of the output: spent on thinking.
+    #[serde(default)]
+    pub reasoning_tokens: i64,
+    /// Micro-dollars; nothing where no price is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost_micros: Option<i64>,
 }
 
 impl Usage {
     pub const fn total(self) -> i64 {
         self.input_tokens + self.output_tokens
+    }
+
+    /// Both calls together; their cost is known when that of each is.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            input_tokens: self.input_tokens + other.input_tokens,
+            output_tokens: self.output_tokens + other.output_tokens,
+            is_estimated: self.is_estimated || other.is_estimated,
+            cached_tokens: self.cached_tokens + other.cached_tokens,
+            cache_write_tokens: self.cache_write_tokens + other.cache_write_tokens,
+            reasoning_tokens: self.reasoning_tokens + other.reasoning_tokens,
+            cost_micros: self
+                .cost_micros
+                .zip(other.cost_micros)
+                .map(|(one, two)| one + two),
+        }
     }
 }
 

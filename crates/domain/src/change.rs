@@ -6,6 +6,8 @@
 //! | `Status` | `agent_runs` | `state_transition`; a final one is followed by `complete` |
 //! | `PlanStored` | `agent_runs.plan`, `plan_version`, `current_phase` = 1 | `info` with `event` = `plan` |
 //! | `TurnStored` | `agent_turns`, `token_records` | `info` `Agent reasoning: …` per reasoning |
+//! | `CallBilled` | `token_records` | none |
+//! | `BudgetSet` | `agent_runs.metadata.budget` | none; the caller logs what changed |
 //! | `MessageAdded` | `agent_messages` | `info` with `event` = `message`, unless `silent` |
 //! | `InputRequested` | `agent_messages` (assistant) | `user_input_required` |
 //! | `StepStarted` | `agent_steps` (running) | `info` with `event` = `tool_call` |
@@ -21,6 +23,7 @@
 //! | `WorkspaceCopied` | `agent_runs.metadata.workspace_copied` | none; the caller logs what was copied |
 
 use crate::action::{Turn, Usage};
+use crate::budget::Budget;
 use crate::event::NewEvent;
 use crate::ids::{MessageId, StepId};
 use crate::plan::Plan;
@@ -106,6 +109,16 @@ pub enum Change {
         provider: String,
         usage: Usage,
     },
+    /// A try of a model call that failed and used tokens all the same.
+    CallBilled {
+        /// Names the try: no other call of the run has it.
+        key: String,
+        model: String,
+        provider: String,
+        usage: Usage,
+    },
+    /// The caps of the run from now on.
+    BudgetSet(Budget),
     MessageAdded(NewMessage),
     InputRequested {
         message_id: MessageId,
@@ -154,6 +167,8 @@ impl Change {
         match self {
             Self::Log(_)
             | Self::TurnStored { .. }
+            | Self::CallBilled { .. }
+            | Self::BudgetSet(_)
             | Self::MessageAdded(_)
             | Self::StepSettled { .. }
             | Self::StepReset { .. }

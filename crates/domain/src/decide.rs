@@ -170,7 +170,8 @@ fn pause(run: &RunState) -> Result<Decision, Rejection> {
     // A held job leaves `processing` when its worker lets go after the running step; an unheld one at once.
     let held = run.lease.as_ref().is_some_and(|lease| lease.alive);
     let job = if held { JobIntent::Keep } else { JobIntent::Remove };
-    Ok(Decision::of(vec![status(RunStatus::Paused)]).job(job))
+    // What it waited for until now is not what it waits for while it is paused.
+    Ok(Decision::of(vec![Change::Waiting(None), status(RunStatus::Paused)]).job(job))
 }
 
 fn resume(
@@ -302,7 +303,9 @@ fn progress(run: &RunState, changes: Vec<Change>) -> Result<Decision, Rejection>
         }
     }
     let decision = Decision::of(changes);
-    if present.is_final() || (present == RunStatus::WaitingUser && run.status != present) {
+    // A worker that asks its user or pauses its own run lets go of it.
+    let leaves = matches!(present, RunStatus::WaitingUser | RunStatus::Paused) && run.status != present;
+    if present.is_final() || leaves {
         return Ok(decision.job(JobIntent::Remove).lease(LeaseIntent::Drop));
     }
     Ok(decision)
@@ -616,15 +619,14 @@ mod tests {
     }
 
     #[test]
-    fn asking_the_user_frees_worker_and_job() {
-        let ask = Command::Progress(vec![Change::Status {
-            to: RunStatus::WaitingUser,
-            error: None,
-        }]);
-        let decision = decide(&run(RunStatus::Executing), ask).unwrap();
-        assert_eq!(
-            (decision.job, decision.lease),
-            (JobIntent::Remove, LeaseIntent::Drop)
-        );
+    fn asking_the_user_or_pausing_frees_worker_and_job() {
+        for to in [RunStatus::WaitingUser, RunStatus::Paused] {
+            let ask = Command::Progress(vec![Change::Status { to, error: None }]);
+            let decision = decide(&run(RunStatus::Executing), ask).unwrap();
+            assert_eq!(
+                (decision.job, decision.lease),
+                (JobIntent::Remove, LeaseIntent::Drop)
+            );
+        }
     }
 }

@@ -12,6 +12,7 @@
 
 pub mod action;
 pub mod breakage;
+pub mod budget;
 pub mod canonical;
 pub mod change;
 pub mod clock;
@@ -23,6 +24,7 @@ pub mod ids;
 pub mod job;
 pub mod plan;
 pub mod policy;
+pub mod price;
 pub mod recording;
 pub mod redact;
 pub mod run;
@@ -34,6 +36,7 @@ pub mod wire;
 pub mod write_mode;
 
 pub use action::{Action, ActionKind, Turn, Usage};
+pub use budget::{Budget, Spend};
 pub use change::Change;
 pub use clock::{Clock, Ids, ManualClock, SystemClock, SystemIds};
 pub use command::{Command, EffectDecision, Verdict};
@@ -43,6 +46,7 @@ pub use ids::{JobId, MessageId, RunId, StepId, UserId, WorkerId};
 pub use job::Job;
 pub use plan::{Phase, Plan};
 pub use policy::Labels;
+pub use price::{Price, Prices};
 pub use redact::Redactor;
 pub use run::{RunState, StepStatus};
 pub use status::RunStatus;

@@ -13,7 +13,7 @@
 //! | [`outbox`], [`sweep`], [`leases`], [`restore`] | what relay, reconciler and workers ask |
 //! | [`retention`] | whose files are past their time |
 //! | [`figures`] | metrics |
-//! | [`api_keys`], [`signing`], [`credits`] | who may come in, what may be spent |
+//! | [`api_keys`], [`signing`], [`credits`], [`budget`] | who may come in, what may be spent |
 //!
 //! Invariants:
 //! - One command is one transaction: run row, events, their twins in `runtime.run_events`, projections and
@@ -25,6 +25,7 @@
 
 pub mod api_keys;
 mod authority;
+pub mod budget;
 pub mod credits;
 pub mod db;
 pub mod figures;
@@ -45,6 +46,7 @@ pub mod sweep;
 pub mod workers;
 
 pub use api_keys::{ApiKey, ApiKeys, NewApiKey};
+pub use budget::{Budgets, DayCaps, Funds};
 pub use credits::Credits;
 pub use db::migrate::{MIGRATIONS, Migration, MigrationError, MigrationReport};
 pub use db::{Db, DbOptions, DbOptionsError};

@@ -1,6 +1,7 @@
 //! Everything a worker needs to go on with a run: after a claim, a take-over or a resume alike.
 
 use crate::authority::row::{RunRow, column};
+use crate::budget::{self, Funds};
 use crate::db::tx::{Statement, params};
 use crate::store::StoreError;
 use domain::action::{Action, Turn};
@@ -83,6 +84,8 @@ pub struct RunSnapshot {
     pub user_id: UserId,
     pub connector_ids: Vec<String>,
     pub wanted_files: Option<WantedFiles>,
+    /// Nothing while the run has no budget.
+    pub funds: Option<Funds>,
     pub plan: Option<Plan>,
     /// In order; a turn 0 is the planner's reply.
     pub turns: Vec<StoredTurn>,
@@ -97,16 +100,18 @@ pub struct RunSnapshot {
 }
 
 /// The reads behind a run's row, for [`snapshot`].
-pub(crate) fn rest_of(run_id: RunId) -> Vec<Statement> {
+pub(crate) fn rest_of(run_id: RunId, now: Timestamp) -> Vec<Statement> {
     [TASK, CONNECTORS, TURNS, STEPS, MESSAGES]
         .map(|sql| Statement::new(sql, params![run_id.0]))
-        .into()
+        .into_iter()
+        .chain([budget::spent(run_id, now, budget::Of::Capped)])
+        .collect()
 }
 
 /// A run's state of its row and the answers to [`rest_of`], all of one moment.
 pub(crate) fn snapshot(run: RunRow, rest: &[Vec<Row>]) -> Result<RunSnapshot, StoreError> {
-    let [task, connectors, turns, steps, messages] = rest else {
-        return Err(StoreError::row("five answers expected"));
+    let [task, connectors, turns, steps, messages, spent] = rest else {
+        return Err(StoreError::row("six answers expected"));
     };
     let task = task.first().ok_or_else(|| StoreError::row("run vanished"))?;
     let plan: Option<Value> = column(task, "plan")?;
@@ -122,6 +127,7 @@ pub(crate) fn snapshot(run: RunRow, rest: &[Vec<Row>]) -> Result<RunSnapshot, St
         steps: steps.iter().map(step).collect::<Result<_, _>>()?,
         messages: messages.iter().map(message).collect::<Result<_, _>>()?,
         wanted_files: wanted_files(task)?,
+        funds: spent.first().map(Funds::read).transpose()?,
         total_tokens_used: run.counters.tokens,
         total_credits_used: run.counters.credits,
         started_at: run.times.started_at,

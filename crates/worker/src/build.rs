@@ -23,7 +23,7 @@ use bootstrap::http::bind;
 use domain::ids::WorkerId;
 use domain::{Clock, Ids, Redactor, SystemClock, SystemIds};
 use queue::{Consumer, ConsumerOptions, Control, Queue};
-use runs::{Credits, Db, Leases, Orchestration, Outbox, Retention, RunLimits, Sweep};
+use runs::{Budgets, Credits, Db, Leases, Orchestration, Outbox, Retention, RunLimits, Sweep};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -162,6 +162,7 @@ impl Parts {
                 .agent
                 .credits_enforced
                 .then(|| Credits::new(self.db.clone())),
+            budgets: Budgets::new(self.db.clone(), self.clock.clone(), self.options.budgets.caps()),
             sweep: Sweep::new(self.db.clone(), self.clock.clone()),
             queue: self.queue.clone(),
             held: self.held.clone(),

@@ -12,10 +12,11 @@ use agent::driver::OnUnknown;
 use agent::supervisor::Limits;
 use bootstrap::{Faults, Validate};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use domain::budget::{Budget, Dimension};
 use domain::redact::Redactor;
 use domain::{SystemClock, WriteMode};
 use queue::RedisOptions;
-use runs::{Db, DbOptions};
+use runs::{DayCaps, Db, DbOptions};
 use std::sync::Arc;
 use std::time::Duration;
 use tools::ToolOptions;
@@ -78,6 +79,8 @@ pub struct Options {
     pub worker: WorkerOptions,
     #[command(flatten)]
     pub agent: AgentOptions,
+    #[command(flatten)]
+    pub budgets: BudgetOptions,
     #[command(flatten)]
     pub traces: bootstrap::traces::TraceOptions,
 }
@@ -176,6 +179,48 @@ pub struct AgentOptions {
     /// Charge settled steps to the users' balances.
     #[arg(long, env = "CREDITS_ENFORCED", default_value_t = false, action = clap::ArgAction::Set)]
     pub credits_enforced: bool,
+}
+
+/// What all runs of a day (UTC) may use together; nothing set is no cap.
+#[derive(Debug, Clone, Copy, Args)]
+#[command(next_help_heading = "Budgets")]
+#[expect(clippy::struct_field_names, reason = "the settings' names")]
+pub struct BudgetOptions {
+    /// Tokens of one user in a day (UTC) [default: no cap]
+    #[arg(long, env = "BUDGET_USER_DAILY_TOKENS", value_parser = clap::value_parser!(i64).range(0..))]
+    pub budget_user_daily_tokens: Option<i64>,
+    /// Dollars of one user in a day (UTC) [default: no cap]
+    #[arg(long, env = "BUDGET_USER_DAILY_COST_USD", value_parser = dollars)]
+    pub budget_user_daily_cost_usd: Option<i64>,
+    /// Tokens of all users in a day (UTC) [default: no cap]
+    #[arg(long, env = "BUDGET_DAILY_TOKENS", value_parser = clap::value_parser!(i64).range(0..))]
+    pub budget_daily_tokens: Option<i64>,
+    /// Dollars of all users in a day (UTC) [default: no cap]
+    #[arg(long, env = "BUDGET_DAILY_COST_USD", value_parser = dollars)]
+    pub budget_daily_cost_usd: Option<i64>,
+}
+
+impl BudgetOptions {
+    /// The caps of a day.
+    pub fn caps(&self) -> DayCaps {
+        let caps = |tokens, cost| {
+            Budget::default()
+                .with(Dimension::Tokens, tokens)
+                .with(Dimension::Cost, cost)
+        };
+        DayCaps {
+            user: caps(self.budget_user_daily_tokens, self.budget_user_daily_cost_usd),
+            all: caps(self.budget_daily_tokens, self.budget_daily_cost_usd),
+        }
+    }
+}
+
+/// Dollars as micro-dollars.
+fn dollars(value: &str) -> Result<i64, String> {
+    match value.trim().parse::<f64>() {
+        Ok(dollars) if (0.0..=1e9).contains(&dollars) => Ok((dollars * 1e6).round() as i64),
+        _ => Err("must be a number of dollars, 0 or more".to_owned()),
+    }
 }
 
 /// `AGENT_ON_UNKNOWN`.

@@ -16,6 +16,7 @@ use crate::snapshot::to_snapshot;
 use crate::workspace::{RunFiles, Workspaces};
 use agent::driver::{Driver, OnUnknown, Outcome};
 use agent::ports::Model as _;
+use agent::purse::Purse;
 use agent::snapshot::Snapshot;
 use agent::supervisor::Limits;
 use agent::tools::Router;
@@ -24,7 +25,7 @@ use domain::decide::Rejection;
 use domain::ids::WorkerId;
 use domain::{Clock, LogType, NewEvent, Redactor};
 use queue::{BuryReason, Delivery, Queue};
-use runs::{Claimed, CommandError, Credits, Orchestration, Sweep, WantedFiles};
+use runs::{Budgets, Claimed, CommandError, Credits, Funds, Orchestration, Sweep, WantedFiles};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -48,6 +49,7 @@ pub struct JobProcessor {
     pub orchestration: Orchestration,
     /// Asked before each turn; none while credits are not enforced.
     pub credits: Option<Credits>,
+    pub budgets: Budgets,
     pub sweep: Sweep,
     pub queue: Queue,
     pub held: HeldRuns,
@@ -177,11 +179,12 @@ impl JobProcessor {
         tracing::info!(run_id = %run_id, job_id = %delivery.job.job_id, epoch,
             attempt = run.retry_count + 1, "run claimed");
         let wanted_files = snapshot.wanted_files;
+        let funds = snapshot.funds;
         let snapshot = to_snapshot(snapshot, run.retry_count + 1);
         let traceparent = delivery.job.traceparent.clone();
         let outcome = self
             .drive(
-                (snapshot, wanted_files),
+                (snapshot, wanted_files, funds),
                 (epoch, &announcer, &traceparent),
                 &tokens,
             )
@@ -252,7 +255,7 @@ impl JobProcessor {
 
     async fn drive(
         &self,
-        (snapshot, wanted_files): (Snapshot, Option<WantedFiles>),
+        (snapshot, wanted_files, funds): (Snapshot, Option<WantedFiles>, Option<Funds>),
         (epoch, announcer, traceparent): (i64, &Announcer, &str),
         tokens: &Tokens,
     ) -> Outcome {
@@ -263,6 +266,7 @@ impl JobProcessor {
             self.redactor.clone(),
             self.clock.clone(),
         );
+        let user_id = snapshot.user_id.clone();
         let log = FencedLog {
             orchestration: &self.orchestration,
             announcer,
@@ -273,6 +277,9 @@ impl JobProcessor {
             credits: self.credits.as_ref(),
             sweep: &self.sweep,
             live: &live,
+            purse: funds.map(|funds| Purse::new(funds.budget, funds.spent, self.clock.now())),
+            budgets: &self.budgets,
+            user_id: &user_id,
             traceparent,
         };
         if let Some(outcome) = self.bring_files(wanted_files, &snapshot, &log, tokens).await {

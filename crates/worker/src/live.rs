@@ -1,9 +1,11 @@
-//! What a running tool prints, on its run's live channel: transient frames, nothing of it is stored.
+//! What a running tool prints and what a model says, on its run's live channel: transient frames, nothing of it is stored.
 //!
 //! Invariants:
 //! - Whoever prints never waits: what cannot be taken is dropped, and the next frame says that something is missing.
 //! - A step makes at most ten frames a second of at most 8 KiB each; of more only the newest is shown.
 //! - A frame ends with a line where it can, so that a secret, which never spans lines, is not cut in two.
+
+mod text;
 
 use crate::log::with_sources;
 use agent::ports::{OutputPiece, OutputStream};
@@ -16,6 +18,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use text::Said;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -38,6 +41,7 @@ pub struct Live {
     redactor: Arc<Redactor>,
     clock: Arc<dyn Clock>,
     pieces: OnceLock<mpsc::Sender<Piece>>,
+    words: OnceLock<mpsc::UnboundedSender<Said>>,
     /// Pieces were dropped since the last one taken; by stream.
     lost: [AtomicBool; 2],
 }
@@ -50,6 +54,7 @@ impl Live {
             redactor,
             clock,
             pieces: OnceLock::new(),
+            words: OnceLock::new(),
             lost: Default::default(),
         }
     }
@@ -64,15 +69,35 @@ impl Live {
         }
     }
 
-    fn start(&self) -> mpsc::Sender<Piece> {
-        let (sender, receiver) = mpsc::channel(BACKLOG);
-        let shown = Shown {
+    /// Takes a piece of a model's reply. A reply is short, so all of it is taken.
+    pub fn show_text(&self, turn: u32, try_number: u32, text: &str) {
+        let words = self.words.get_or_init(|| {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            tokio::spawn(self.shown().pass_text_on(receiver));
+            sender
+        });
+        let said = Said {
+            turn,
+            try_number,
+            text: text.to_owned(),
+        };
+        if words.send(said).is_err() {
+            tracing::debug!(run_id = %self.run_id, "model text not shown");
+        }
+    }
+
+    fn shown(&self) -> Shown {
+        Shown {
             run_id: self.run_id,
             queue: self.queue.clone(),
             redactor: self.redactor.clone(),
             clock: self.clock.clone(),
-        };
-        tokio::spawn(shown.pass_on(receiver));
+        }
+    }
+
+    fn start(&self) -> mpsc::Sender<Piece> {
+        let (sender, receiver) = mpsc::channel(BACKLOG);
+        tokio::spawn(self.shown().pass_on(receiver));
         sender
     }
 }
@@ -109,9 +134,12 @@ impl Shown {
     }
 
     async fn publish(&self, frame: Frame) {
-        let text = self.frame_text(&frame);
+        self.send(self.frame_text(&frame)).await;
+    }
+
+    async fn send(&self, text: String) {
         if let Err(error) = self.queue.publish_transient(self.run_id, text).await {
-            tracing::debug!(error = %with_sources(&error), "tool output not shown");
+            tracing::debug!(error = %with_sources(&error), "live output not shown");
         }
     }
 
@@ -121,9 +149,12 @@ impl Shown {
         if frame.gap {
             metadata["gap"] = Value::Bool(true);
         }
+        self.line(&self.redactor.text(&frame.text), &metadata)
+    }
+
+    fn line(&self, message: &str, metadata: &Value) -> String {
         let line = json!({"type": "log", "run_id": self.run_id, "seq": null, "log_type": "info",
-            "message": self.redactor.text(&frame.text), "metadata": metadata,
-            "timestamp": wire_time(self.clock.now())});
+            "message": message, "metadata": metadata, "timestamp": wire_time(self.clock.now())});
         line.to_string()
     }
 }

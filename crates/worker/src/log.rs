@@ -4,13 +4,16 @@ use crate::figures;
 use crate::held::HeldRuns;
 use crate::live::Live;
 use agent::ports::{CommitError, OutputPiece, RunLog};
+use agent::purse::Purse;
 use domain::breakage::{self, Breakage, CrashPoint, crash_at};
+use domain::budget::{Reached, Spend};
 use domain::change::Change;
 use domain::decide::Rejection;
-use domain::ids::{RunId, StepId};
+use domain::ids::{RunId, StepId, UserId};
 use domain::{Event, RunStatus};
 use queue::Queue;
-use runs::{CommandError, Committed, Credits, Orchestration, Sweep};
+use runs::budget::Ahead;
+use runs::{Budgets, CommandError, Committed, Credits, Orchestration, StoreError, Sweep};
 use std::error::Error as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -33,6 +36,10 @@ pub struct FencedLog<'a> {
     pub credits: Option<&'a Credits>,
     pub sweep: &'a Sweep,
     pub live: &'a Live,
+    /// None while the run has no budget.
+    pub purse: Option<Purse>,
+    pub budgets: &'a Budgets,
+    pub user_id: &'a UserId,
     pub traceparent: &'a str,
 }
 
@@ -79,12 +86,50 @@ impl RunLog for FencedLog<'_> {
         self.live.show(step_id, piece);
     }
 
+    fn show_text(&self, turn: u32, try_number: u32, text: &str) {
+        self.live.show_text(turn, try_number, text);
+    }
+
+    fn purse(&self) -> Option<&Purse> {
+        self.purse.as_ref()
+    }
+
+    async fn refresh_purse(&self) -> Result<(), CommitError> {
+        let Some(purse) = &self.purse else {
+            return Ok(());
+        };
+        let funds = self.budgets.of_run(self.run_id).await;
+        if let Some(funds) = funds.map_err(away)? {
+            purse.set_budget(funds.budget);
+        }
+        Ok(())
+    }
+
+    fn sets_aside(&self) -> bool {
+        !self.budgets.caps().is_empty()
+    }
+
+    fn caps_money(&self) -> bool {
+        self.budgets.caps().caps_money()
+    }
+
+    async fn reserve(&self, turn: u32, worst: Spend) -> Result<Option<Reached>, CommitError> {
+        let ahead = Ahead {
+            run_id: self.run_id,
+            user_id: self.user_id,
+            epoch: self.epoch,
+            turn,
+            worst,
+        };
+        self.budgets.reserve(ahead).await.map_err(away)
+    }
+
     async fn can_pay(&self) -> Result<bool, CommitError> {
         match self.credits {
             None => Ok(true),
             Some(credits) => {
                 let asked = credits.may_go_on(self.run_id).await;
-                asked.map_err(|error| CommitError::Unavailable(with_sources(&error)))
+                asked.map_err(away)
             }
         }
     }
@@ -108,6 +153,11 @@ impl FencedLog<'_> {
             }
         }
     }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "given to map_err")]
+fn away(error: StoreError) -> CommitError {
+    CommitError::Unavailable(with_sources(&error))
 }
 
 fn refusal(error: CommandError) -> CommitError {

@@ -29,6 +29,7 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
         while let Next::RunTool(due) = machine.next()
             && !self.soft.is_cancelled()
             && snapshot.step(due.turn, due.action).is_none()
+            && self.has_room_for_step(&due)
         {
             let effect = self.effect_of(&due);
             if effect == Effect::AtMostOnce {

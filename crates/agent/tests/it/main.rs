@@ -1,6 +1,7 @@
 //! The driver against the ports in memory, with a model that answers from a list.
 #![expect(clippy::unwrap_used, reason = "helpers of tests may fail the test")]
 
+mod budgets;
 mod capacity;
 
 use agent::driver::{Driver, OnUnknown, Outcome};
@@ -46,7 +47,7 @@ fn reply(text: &str) -> ModelReply {
         usage: Usage {
             input_tokens: 3,
             output_tokens: 2,
-            is_estimated: false,
+            ..Usage::default()
         },
         model: "list".to_owned(),
         provider: "test".to_owned(),
@@ -155,7 +156,7 @@ impl Bench {
         }
     }
 
-    async fn drive(&self, model: &ListModel, snapshot: Snapshot) -> Outcome {
+    async fn drive<M: Model>(&self, model: &M, snapshot: Snapshot) -> Outcome {
         let clock = ManualClock::at(jiff::Timestamp::UNIX_EPOCH);
         let driver = Driver {
             model,

@@ -20,8 +20,12 @@ const INSERT_TURN: &str = "INSERT INTO agent_turns
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
 
 const INSERT_TOKENS: &str = "INSERT INTO token_records
-        (id, run_id, idempotency_key, model, provider, input_tokens, output_tokens, is_estimated, created_at)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+        (id, run_id, idempotency_key, model, provider, input_tokens, output_tokens, is_estimated, created_at,
+         user_id, cached_tokens, reasoning_tokens, cost_usd)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13::bigint::numeric / 1000000)";
+
+const SET_BUDGET: &str =
+    "UPDATE agent_runs SET metadata = metadata || jsonb_build_object('budget', $2::jsonb) WHERE id = $1";
 
 const INSERT_MESSAGE: &str = "INSERT INTO agent_messages (id, run_id, step_id, role, content, created_at)
     VALUES ($1, $2, $3, $4, $5, $6)";
@@ -53,6 +57,19 @@ impl Batch<'_> {
                     provider,
                     usage,
                 });
+            }
+            Change::CallBilled {
+                key,
+                model,
+                provider,
+                usage,
+            } => {
+                let at = self.tick();
+                self.token_record(&key, (model, provider), usage, at);
+            }
+            Change::BudgetSet(budget) => {
+                let params = params![self.run.state.id.0, budget.to_value()];
+                self.writes.push(Statement::new(SET_BUDGET, params));
             }
             Change::MessageAdded(message) => self.message(message),
             Change::InputRequested { message_id, question } => {
@@ -168,15 +185,16 @@ impl Batch<'_> {
     /// Turn 0 is the planner's call; its reply is kept like any other.
     fn turn(&mut self, call: ModelCall) {
         let at = self.tick();
-        self.token_record(&call, at);
-        self.run.counters.tokens += call.usage.total();
         let ModelCall {
             turn,
             model,
             provider,
-            ..
+            usage,
         } = call;
         let number = turn.number;
+        let kind = if number == 0 { "plan" } else { "turn" };
+        let key = format!("{}:{kind}:{number}", self.run.state.id);
+        self.token_record(&key, (model.clone(), provider.clone()), usage, at);
         let actions = serde_json::to_value(&turn.actions).unwrap_or(Value::Null);
         let run_id = self.run.state.id.0;
         let params = params![
@@ -203,21 +221,22 @@ impl Batch<'_> {
         }
     }
 
-    fn token_record(&mut self, call: &ModelCall, at: Timestamp) {
-        let run_id = self.run.state.id;
-        let number = call.turn.number;
-        let kind = if number == 0 { "plan" } else { "turn" };
-        let usage = call.usage;
+    fn token_record(&mut self, key: &str, (model, provider): (String, String), usage: Usage, at: Timestamp) {
+        self.run.counters.tokens += usage.total();
         let params = params![
             self.context.ids.uuid(),
-            run_id.0,
-            format!("{run_id}:{kind}:{number}"),
-            call.model.clone(),
-            call.provider.clone(),
+            self.run.state.id.0,
+            key.to_owned(),
+            model,
+            provider,
             usage.input_tokens,
             usage.output_tokens,
             usage.is_estimated,
-            at
+            at,
+            self.run.state.user_id.as_ref().map(|user| user.0.clone()),
+            usage.cached_tokens,
+            usage.reasoning_tokens,
+            usage.cost_micros
         ];
         self.writes.push(Statement::new(INSERT_TOKENS, params));
     }

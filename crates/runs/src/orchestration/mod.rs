@@ -3,6 +3,7 @@
 //! What must follow a commit (push a job, publish events, take a job out of Redis) is in [`Committed`]; when
 //! it fails, outbox relay and reconciler repeat it, so a caller never undoes a commit.
 
+mod budget;
 mod create;
 mod follow_up;
 mod types;
@@ -141,7 +142,7 @@ impl Orchestration {
         job: &Job,
         lease: Duration,
     ) -> Result<Claimed, CommandError> {
-        let locked = lock_and_read(&self.db, run_id, restore::rest_of(run_id)).await?;
+        let locked = lock_and_read(&self.db, run_id, restore::rest_of(run_id, self.clock.now())).await?;
         let (locked, rest) = locked.ok_or(CommandError::NotFound)?;
         if let Some(refusal) = duplicate(&locked.run.state, job.job_id) {
             return refuse(locked.tx, refusal).await;

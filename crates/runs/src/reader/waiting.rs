@@ -94,10 +94,12 @@ fn reason(run: &Standing) -> Option<Value> {
             waiting(WaitKind::User, "not started: send the action start"),
             run.created_at,
         ),
-        RunStatus::Paused => (
-            waiting(WaitKind::User, "paused: send the action resume"),
-            since(run.paused_at),
-        ),
+        RunStatus::Paused => {
+            // A run that paused itself says why.
+            let stored = run.stored.clone();
+            let what = stored.unwrap_or_else(|| waiting(WaitKind::User, "paused: send the action resume"));
+            (what, since(run.paused_at))
+        }
         RunStatus::WaitingUser => {
             let stored = run.stored.clone();
             let what = stored.unwrap_or_else(|| waiting(WaitKind::User, "it asked its user"));
@@ -203,6 +205,16 @@ mod tests {
             ..held
         };
         assert_eq!(kind(&retried), None);
+    }
+
+    #[test]
+    fn a_run_that_paused_itself_says_why() {
+        let run = Standing {
+            stored: Some(waiting(WaitKind::Budget, "the budget is reached")),
+            ..standing(RunStatus::Paused)
+        };
+        assert_eq!(kind(&run).as_deref(), Some("budget"));
+        assert_eq!(kind(&standing(RunStatus::Paused)).as_deref(), Some("user"));
     }
 
     #[test]

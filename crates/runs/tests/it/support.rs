@@ -191,6 +191,7 @@ pub(crate) fn turn(number: u32) -> Change {
             input_tokens: 10,
             output_tokens: 5,
             is_estimated: true,
+            ..Usage::default()
         },
     }
 }

@@ -3,7 +3,7 @@
 //! | answer | decision |
 //! |---|---|
 //! | 408, 429, 5xx (529 included) | transient, `Retry-After` passed on |
-//! | 402, or 429 for spent money | permanent: waiting does not help |
+//! | 402, or any status for spent money | spent: waiting does not help, the run is paused |
 //! | any other | permanent |
 //! | error inside a 200 stream | by its type or code, as above; unknown ones are transient |
 
@@ -19,8 +19,10 @@ const MAX_MESSAGE_CHARS: usize = 200;
 const MAX_RETRY_AFTER: Duration = Duration::from_hours(24);
 
 /// Error types and codes that mean that money or quota is spent.
-const SPENT: [&str; 6] = [
+const SPENT: [&str; 8] = [
     "insufficient_quota",
+    "credit_balance_too_low",
+    "usage_limit_reached",
     "enforced_spend_limit_reached",
     "billing_hard_limit_reached",
     "billing_not_active",
@@ -109,8 +111,10 @@ pub(super) fn decide_status(
     fault: &VendorFault,
 ) -> ModelError {
     let text = format!("answered {status}{}", fault.words());
-    let spent = status == 402 || fault.names_one_of(&SPENT);
-    if spent || !is_transient(status) {
+    if status == 402 || fault.names_one_of(&SPENT) {
+        return spent(provider, &text, Some(status));
+    }
+    if !is_transient(status) {
         return permanent(provider, &text, Some(status));
     }
     ModelError::Transient {
@@ -126,7 +130,10 @@ pub(super) fn decide_stream_fault(provider: &str, fault: &VendorFault) -> ModelE
     let text = format!("broke off with an error{}", fault.words());
     let code = fault.code.as_ref().and_then(|code| code.parse::<u16>().ok());
     let refused_code = code.is_some_and(|code| (400..500).contains(&code) && !is_transient(code));
-    if refused_code || fault.names_one_of(&SPENT) || fault.names_one_of(&REFUSED) {
+    if code == Some(402) || fault.names_one_of(&SPENT) {
+        return spent(provider, &text, None);
+    }
+    if refused_code || fault.names_one_of(&REFUSED) {
         return permanent(provider, &text, None);
     }
     transient(provider, &text)
@@ -143,6 +150,13 @@ pub(super) fn transient(provider: &str, text: &str) -> ModelError {
         status: None,
         retry_after: None,
         try_again_here: true,
+    }
+}
+
+fn spent(provider: &str, text: &str, status: Option<u16>) -> ModelError {
+    ModelError::Spent {
+        message: format!("{provider} {text}"),
+        status,
     }
 }
 
@@ -217,7 +231,9 @@ mod tests {
                 "{status}"
             );
         }
-        for status in [301, 400, 401, 402, 403, 404, 409, 413, 422] {
+        let unpaid = decide_status("x", 402, None, &rate);
+        assert!(matches!(unpaid, ModelError::Spent { .. }));
+        for status in [301, 400, 401, 403, 404, 409, 413, 422] {
             assert!(
                 !is_transient_error(&decide_status("x", status, None, &rate)),
                 "{status}"
@@ -228,7 +244,8 @@ mod tests {
             json!({"error": {"type": "rate_limit_error", "details": {"error_code": "enforced_spend_limit_reached"}}}),
             json!({"type": "error", "error": {"type": "enforced_spend_limit_reached"}}),
         ] {
-            assert!(!is_transient_error(&decide_status("x", 429, None, &fault(body))));
+            let error = decide_status("x", 429, None, &fault(body));
+            assert!(matches!(error, ModelError::Spent { .. }), "{error}");
         }
     }
 

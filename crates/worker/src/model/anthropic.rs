@@ -7,7 +7,7 @@ mod stream;
 
 use super::http::{self, Endpoint};
 use super::{SetupError, VendorOptions, usage};
-use agent::ports::{ChatMessage, Model, ModelError, ModelReply, ModelRequest};
+use agent::ports::{CallWatch, ChatMessage, Model, ModelError, ModelReply, ModelRequest, Unwatched};
 use domain::Clock;
 use reqwest::Url;
 use reqwest::header::{HeaderMap, HeaderValue};
@@ -72,10 +72,12 @@ impl Anthropic {
         format!("anthropic model {} at {host}", self.endpoint.model)
     }
 
-    async fn ask(&self, request: &ModelRequest) -> Result<ModelReply, ModelError> {
+    async fn ask(&self, request: &ModelRequest, watch: &dyn CallWatch) -> Result<ModelReply, ModelError> {
         let mut assembly = Assembly::default();
         let body = body(request, &self.endpoint.model);
-        self.endpoint.stream(&body, &mut assembly).await?;
+        self.endpoint
+            .stream((request, &body), &mut assembly, watch)
+            .await?;
         let mut reply = assembly.finish(&self.endpoint.model);
         if reply.usage.is_estimated {
             reply.usage = usage::estimate(request, &reply);
@@ -90,10 +92,19 @@ impl Model for Anthropic {
         request: &ModelRequest,
         cancel: &CancellationToken,
     ) -> Result<ModelReply, ModelError> {
+        self.call_watched(request, &Unwatched, cancel).await
+    }
+
+    async fn call_watched(
+        &self,
+        request: &ModelRequest,
+        watch: &dyn CallWatch,
+        cancel: &CancellationToken,
+    ) -> Result<ModelReply, ModelError> {
         tokio::select! {
             biased;
             () = cancel.cancelled() => Err(ModelError::Cancelled),
-            reply = self.ask(request) => reply,
+            reply = self.ask(request, watch) => reply,
         }
     }
 
@@ -121,14 +132,45 @@ fn body(request: &ModelRequest, model: &str) -> Value {
         "temperature": super::temperature(request),
     });
     if !request.system.is_empty() {
-        body["system"] = json!(request.system);
+        body["system"] = json!([{"type": "text", "text": request.system}]);
     }
     if !request.tools.is_empty() {
         let tool = |tool: &agent::ports::ToolSpec| json!({"name": tool.name, "description": tool.description, "input_schema": tool.input_schema});
         body["tools"] = request.tools.iter().map(tool).collect();
         body["tool_choice"] = json!({"type": "auto"});
     }
+    mark_prefixes(&mut body);
     body
+}
+
+/// Marks where prefixes end that the next request begins with too: the tools, the system text, and the conversation so far.
+/// The vendor then reads them from its cache; one that is too short for it is passed over.
+fn mark_prefixes(body: &mut Value) {
+    let conversation = body["messages"].as_array_mut().and_then(|messages| {
+        let last = messages.iter().rposition(|message| !is_go_on(message))?;
+        messages[last]["content"].as_array_mut()?.last_mut()
+    });
+    if let Some(block) = conversation {
+        mark(block);
+    }
+    for list in ["system", "tools"] {
+        if let Some(last) = body
+            .get_mut(list)
+            .and_then(Value::as_array_mut)
+            .and_then(|list| list.last_mut())
+        {
+            mark(last);
+        }
+    }
+}
+
+fn mark(block: &mut Value) {
+    block["cache_control"] = json!({"type": "ephemeral"});
+}
+
+/// Stands at the end of this request only.
+fn is_go_on(message: &Value) -> bool {
+    message["content"][0]["text"] == super::GO_ON
 }
 
 /// Neighbouring messages of one role as one; in a user message `results` stand before `rest`.
@@ -231,12 +273,38 @@ mod tests {
                 {"role": "user", "content": [
                     {"type": "tool_result", "tool_use_id": "c1", "content": "a.txt", "is_error": false},
                     {"type": "text", "text": "go on"}]},
-                {"role": "assistant", "content": [{"type": "text", "text": "done"}]},
+                {"role": "assistant", "content": [
+                    {"type": "text", "text": "done", "cache_control": {"type": "ephemeral"}}]},
                 {"role": "user", "content": [{"type": "text", "text": "Continue."}]},
             ])
         );
         assert_eq!(body["tools"][0]["input_schema"]["type"], "object");
         assert!(body.get("system").is_none());
+    }
+
+    #[test]
+    fn a_request_begins_as_the_one_before_and_says_where_its_prefixes_end() {
+        let mut request = sample::request();
+        request.system = "be careful".into();
+        request.tools = sample::tools();
+        request.messages = sample::conversation();
+        let longer = body(&request, "m");
+        request.messages.truncate(4);
+        let shorter = body(&request, "m");
+        let marked = json!({"type": "ephemeral"});
+        assert_eq!(shorter["system"][0]["cache_control"], marked);
+        assert_eq!(shorter["tools"][0]["cache_control"], marked);
+        assert_eq!(shorter["messages"][2]["content"][1]["cache_control"], marked);
+        let plain = |body: &Value| {
+            let text = body.to_string();
+            text.replace(",\"cache_control\":{\"type\":\"ephemeral\"}", "")
+                .replace("\"cache_control\":{\"type\":\"ephemeral\"},", "")
+        };
+        let (longer, shorter) = (plain(&longer["messages"]), plain(&shorter["messages"]));
+        assert!(
+            longer.starts_with(shorter.trim_end_matches(']')),
+            "{longer}\n{shorter}"
+        );
     }
 
     #[test]

@@ -5,8 +5,9 @@
 
 use super::answers;
 use super::sse::{SseEvent, SseParser};
-use agent::ports::ModelError;
-use domain::Clock;
+use agent::ports::{CallWatch, FailedCall, ModelError, ModelRequest};
+use agent::purse::{request_tokens, tokens};
+use domain::{Clock, Usage};
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use reqwest::{Client, Response, Url};
 use serde_json::Value;
@@ -67,6 +68,32 @@ pub(super) trait Assembler {
     fn take_whole(&mut self, reply: &Value) -> Result<(), ModelError>;
     /// The stop reason is known: what is still to come may be missed.
     fn is_settled(&self) -> bool;
+    /// The text that has come since this was asked last.
+    fn fresh_text(&mut self) -> Option<&str>;
+    /// What the vendor has told of the tokens so far, and the characters that have come; nothing before the first event.
+    fn so_far(&self) -> Option<SoFar>;
+}
+
+/// What is known of a reply that is not whole.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct SoFar {
+    pub(super) usage: Option<Usage>,
+    pub(super) chars: usize,
+}
+
+impl SoFar {
+    /// What a call that ends here has used: the vendor's figures where it gave any, else counted by us.
+    fn used(self, request: &ModelRequest) -> Usage {
+        let told = self.usage.unwrap_or(Usage {
+            input_tokens: request_tokens(request),
+            ..Usage::default()
+        });
+        Usage {
+            output_tokens: told.output_tokens.max(tokens(self.chars)),
+            is_estimated: true,
+            ..told
+        }
+    }
 }
 
 /// A client for one vendor: no redirects (they would carry the key away), no limit on the whole reply.
@@ -84,11 +111,32 @@ impl Endpoint {
         self.chat_url.host_str().unwrap_or("unknown host")
     }
 
-    /// Sends the request and feeds the answer to `assembler` until its end.
+    /// Sends the request and feeds the answer to `assembler` until its end. A call that fails after the answer began is told
+    /// with what it used.
     pub(super) async fn stream(
+        &self,
+        (request, body): (&ModelRequest, &Value),
+        assembler: &mut impl Assembler,
+        watch: &dyn CallWatch,
+    ) -> Result<(), ModelError> {
+        let done = self.send(body, assembler, watch).await;
+        if done.is_err()
+            && let Some(so_far) = assembler.so_far()
+        {
+            watch.failed(FailedCall {
+                model: self.model.clone(),
+                provider: self.provider.to_owned(),
+                usage: so_far.used(request),
+            });
+        }
+        done
+    }
+
+    async fn send(
         &self,
         body: &Value,
         assembler: &mut impl Assembler,
+        watch: &dyn CallWatch,
     ) -> Result<(), ModelError> {
         let request = self
             .client
@@ -108,13 +156,14 @@ impl Endpoint {
         if is_json {
             return self.read_whole(response, assembler).await;
         }
-        self.read_events(response, assembler).await
+        self.read_events(response, assembler, watch).await
     }
 
     async fn read_events(
         &self,
         mut response: Response,
         assembler: &mut impl Assembler,
+        watch: &dyn CallWatch,
     ) -> Result<(), ModelError> {
         let mut parser = SseParser::default();
         let mut received = 0;
@@ -133,7 +182,11 @@ impl Endpoint {
                 None => parser.finish().into_iter().collect(),
             };
             for event in &events {
-                if assembler.take(event)? == Flow::End {
+                let flow = assembler.take(event)?;
+                if let Some(text) = assembler.fresh_text() {
+                    watch.text(text);
+                }
+                if flow == Flow::End {
                     return Ok(());
                 }
             }

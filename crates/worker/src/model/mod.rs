@@ -31,7 +31,7 @@ pub use retry::{RetryWaits, WithRetries};
 pub use scripted::Scripted;
 pub use sse::{EventTooLarge, MAX_EVENT_BYTES, SseEvent, SseParser};
 
-use agent::ports::{Model, ModelError, ModelReply, ModelRequest};
+use agent::ports::{CallWatch, Model, ModelError, ModelReply, ModelRequest, Unwatched};
 use secrecy::SecretString;
 use serde_json::{Map, Value};
 use std::time::Duration;
@@ -57,6 +57,8 @@ pub enum SetupError {
     BadKey(&'static str),
     #[error("LLM_SCRIPT_FILE {path} cannot be read: {reason}")]
     ScriptFile { path: String, reason: String },
+    #[error("LLM_PRICES_FILE {path} cannot be used: {reason}")]
+    PricesFile { path: String, reason: String },
     #[error("LLM_CASSETTE_DIR {0} is no directory")]
     CassetteDir(String),
     #[error("the HTTP client cannot be set up")]
@@ -114,9 +116,18 @@ impl Model for Vendor {
         request: &ModelRequest,
         cancel: &CancellationToken,
     ) -> Result<ModelReply, ModelError> {
+        self.call_watched(request, &Unwatched, cancel).await
+    }
+
+    async fn call_watched(
+        &self,
+        request: &ModelRequest,
+        watch: &dyn CallWatch,
+        cancel: &CancellationToken,
+    ) -> Result<ModelReply, ModelError> {
         match self {
-            Self::OpenAi(model) => model.call(request, cancel).await,
-            Self::Anthropic(model) => model.call(request, cancel).await,
+            Self::OpenAi(model) => model.call_watched(request, watch, cancel).await,
+            Self::Anthropic(model) => model.call_watched(request, watch, cancel).await,
         }
     }
 
@@ -156,11 +167,20 @@ impl Model for AnyModel {
         request: &ModelRequest,
         cancel: &CancellationToken,
     ) -> Result<ModelReply, ModelError> {
+        self.call_watched(request, &Unwatched, cancel).await
+    }
+
+    async fn call_watched(
+        &self,
+        request: &ModelRequest,
+        watch: &dyn CallWatch,
+        cancel: &CancellationToken,
+    ) -> Result<ModelReply, ModelError> {
         match self {
             Self::Scripted(model) => model.call(request, cancel).await,
             Self::Recorded(model) => model.call(request, cancel).await,
-            Self::Recording(model) => model.call(request, cancel).await,
-            Self::Vendor(vendor) => vendor.call(request, cancel).await,
+            Self::Recording(model) => model.call_watched(request, watch, cancel).await,
+            Self::Vendor(vendor) => vendor.call_watched(request, watch, cancel).await,
         }
     }
 

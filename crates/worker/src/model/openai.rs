@@ -8,7 +8,7 @@ mod stream;
 use super::http::{self, Endpoint};
 use super::usage;
 use super::{SetupError, VendorOptions};
-use agent::ports::{ChatMessage, Model, ModelError, ModelReply, ModelRequest, ToolUse};
+use agent::ports::{CallWatch, ChatMessage, Model, ModelError, ModelReply, ModelRequest, ToolUse, Unwatched};
 use domain::Clock;
 use reqwest::Url;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
@@ -72,10 +72,12 @@ impl OpenAi {
         format!("openai-compatible model {} at {host}", self.endpoint.model)
     }
 
-    async fn ask(&self, request: &ModelRequest) -> Result<ModelReply, ModelError> {
+    async fn ask(&self, request: &ModelRequest, watch: &dyn CallWatch) -> Result<ModelReply, ModelError> {
         let mut assembly = Assembly::default();
         let body = body(request, &self.endpoint.model);
-        self.endpoint.stream(&body, &mut assembly).await?;
+        self.endpoint
+            .stream((request, &body), &mut assembly, watch)
+            .await?;
         let mut reply = assembly.finish(request, &self.endpoint.model)?;
         if reply.usage.is_estimated {
             reply.usage = usage::estimate(request, &reply);
@@ -90,10 +92,19 @@ impl Model for OpenAi {
         request: &ModelRequest,
         cancel: &CancellationToken,
     ) -> Result<ModelReply, ModelError> {
+        self.call_watched(request, &Unwatched, cancel).await
+    }
+
+    async fn call_watched(
+        &self,
+        request: &ModelRequest,
+        watch: &dyn CallWatch,
+        cancel: &CancellationToken,
+    ) -> Result<ModelReply, ModelError> {
         tokio::select! {
             biased;
             () = cancel.cancelled() => Err(ModelError::Cancelled),
-            reply = self.ask(request) => reply,
+            reply = self.ask(request, watch) => reply,
         }
     }
 

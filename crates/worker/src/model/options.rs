@@ -2,8 +2,8 @@
 
 use super::{AnyModel, Recorded, Recording, RetryWaits, Scripted, SetupError, Vendor, VendorOptions};
 use super::{WithRetries, anthropic, openai};
-use domain::Clock;
 use domain::redact::url_password;
+use domain::{Clock, Prices};
 use secrecy::{ExposeSecret, SecretString};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -51,6 +51,10 @@ pub struct ModelOptions {
     /// The other vendor's model [default: its default model]
     #[arg(long, env = "LLM_FALLBACK_MODEL")]
     pub llm_fallback_model: Option<String>,
+    /// JSON file with prices that go before the built-in table:
+    /// `[{"model","from"?,"input","cached_input"?,"cache_write"?,"output"}]`, dollars per million tokens
+    #[arg(long, env = "LLM_PRICES_FILE")]
+    pub llm_prices_file: Option<String>,
     /// Give a stream up after this silence (seconds)
     #[arg(long, env = "LLM_STREAM_IDLE_SECONDS", default_value = "90", value_parser = idle_seconds)]
     pub llm_stream_idle_seconds: u64,
@@ -85,8 +89,10 @@ impl ModelOptions {
     /// # Errors
     /// Names the settings that are missing or wrong.
     pub fn connect(&self, clock: Arc<dyn Clock>) -> Result<WithRetries, SetupError> {
+        let prices = self.prices()?;
         let provider = self.provider()?;
         let recording = self.llm_cassette_record;
+        let at = clock.clone();
         let (model, fallback) = match provider {
             Provider::Scripted => (AnyModel::Scripted(self.scripted()?), None),
             Provider::Recorded if recording => (self.recording(self.by_key()?, clock)?, None),
@@ -98,7 +104,20 @@ impl ModelOptions {
                 self.fallback(live, clock)?.map(AnyModel::Vendor),
             ),
         };
-        Ok(WithRetries::new(model, fallback, RetryWaits::default()))
+        Ok(WithRetries::new(model, fallback, RetryWaits::default()).with_prices(prices, at))
+    }
+
+    fn prices(&self) -> Result<Prices, SetupError> {
+        let Some(path) = text(self.llm_prices_file.as_deref()) else {
+            return Ok(Prices::default());
+        };
+        let fault = |reason: String| SetupError::PricesFile {
+            path: path.to_owned(),
+            reason,
+        };
+        let content = std::fs::read(path).map_err(|error| fault(error.to_string()))?;
+        let content = serde_json::from_slice(&content).map_err(|error| fault(error.to_string()))?;
+        Prices::with_own(&content).map_err(|error| fault(error.to_string()))
     }
 
     fn provider(&self) -> Result<Provider, SetupError> {

@@ -9,7 +9,7 @@ mod normal;
 
 use super::Vendor;
 use super::{SetupError, answers};
-use agent::ports::{Model, ModelError, ModelReply, ModelRequest, StopReason, ToolUse};
+use agent::ports::{CallWatch, Model, ModelError, ModelReply, ModelRequest, StopReason, ToolUse, Unwatched};
 use domain::Usage;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -169,7 +169,16 @@ impl Model for Recording {
         request: &ModelRequest,
         cancel: &CancellationToken,
     ) -> Result<ModelReply, ModelError> {
-        let reply = self.vendor.call(request, cancel).await?;
+        self.call_watched(request, &Unwatched, cancel).await
+    }
+
+    async fn call_watched(
+        &self,
+        request: &ModelRequest,
+        watch: &dyn CallWatch,
+        cancel: &CancellationToken,
+    ) -> Result<ModelReply, ModelError> {
+        let reply = self.vendor.call_watched(request, watch, cancel).await?;
         self.write(request, &reply).await.map_err(|error| {
             let text = format!("reply cannot be written to {}: {error}", self.dir.display());
             answers::permanent(PROVIDER, &text, None)

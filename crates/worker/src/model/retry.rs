@@ -1,11 +1,17 @@
 //! The tries of a model call (AA-77), and their metrics.
 //!
 //! Three tries at the primary, waits of 1 and 2 s in between; then the fallback vendor once; then the primary's error,
-//! for the job's own retry. A wait longer than [`LONGEST_WAIT`] is never slept here: it would hold a worker's
+//! for the job's own retry. Money spent at the vendor ends the tries at once, and tries end when what failed ones used leaves
+//! no room in the run's budget. Here calls get their price, also those that failed. A wait longer than [`LONGEST_WAIT`] is never slept here: it would hold a worker's
 //! slot. Waits end at once on cancellation.
 
 use super::AnyModel;
-use agent::ports::{Model, ModelError, ModelReply, ModelRequest};
+use agent::ports::{CallWatch, FailedCall, Model, ModelError, ModelReply, ModelRequest, Unwatched};
+use domain::{Clock, Price, Prices, SystemClock, Usage};
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use rand::Rng as _;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +37,29 @@ pub struct WithRetries {
     primary: AnyModel,
     fallback: Option<AnyModel>,
     waits: RetryWaits,
+    prices: Arc<Prices>,
+    clock: Arc<dyn Clock>,
+}
+
+/// Looks on for somebody else, and puts a price on what failed.
+struct Priced<'a> {
+    watch: &'a dyn CallWatch,
+    model: &'a WithRetries,
+}
+
+impl CallWatch for Priced<'_> {
+    fn text(&self, text: &str) {
+        self.watch.text(text);
+    }
+
+    fn failed(&self, mut call: FailedCall) {
+        call.usage.cost_micros = self.model.cost(&call.provider, &[&call.model], call.usage);
+        self.watch.failed(call);
+    }
+
+    fn may_try_again(&self) -> bool {
+        self.watch.may_try_again()
+    }
 }
 
 impl WithRetries {
@@ -39,7 +68,44 @@ impl WithRetries {
             primary,
             fallback,
             waits,
+            prices: Arc::default(),
+            clock: Arc::new(SystemClock),
         }
+    }
+
+    /// What calls cost; without it the built-in table.
+    #[must_use]
+    pub fn with_prices(self, prices: Prices, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            prices: Arc::new(prices),
+            clock,
+            ..self
+        }
+    }
+
+    fn today(&self) -> Date {
+        self.clock.now().to_zoned(TimeZone::UTC).date()
+    }
+
+    /// Micro-dollars by the first of these names that has a price.
+    fn cost(&self, provider: &str, names: &[&str], usage: Usage) -> Option<i64> {
+        let day = self.today();
+        let price = names
+            .iter()
+            .find_map(|name| self.prices.of(provider, name, day))?;
+        Some(price.cost(usage))
+    }
+
+    /// A reply names its model itself, with its version; a server may answer with a name of its own.
+    fn priced(&self, mut reply: ModelReply, asked: &AnyModel) -> ModelReply {
+        let (provider, name) = asked.identity();
+        reply.usage.cost_micros = self.cost(&provider, &[&reply.model, &name], reply.usage);
+        reply
+    }
+
+    fn price_of(&self, model: &AnyModel) -> Option<Price> {
+        let (provider, name) = model.identity();
+        self.prices.of(&provider, &name, self.today())
     }
 
     /// Whether one of the models can be used now, for readiness: uses no tokens, at most 2 s each.
@@ -64,17 +130,22 @@ impl WithRetries {
     async fn try_primary(
         &self,
         request: &ModelRequest,
+        watch: &dyn CallWatch,
         cancel: &CancellationToken,
     ) -> Result<ModelReply, ModelError> {
         let mut waits = self.waits.0.iter();
         loop {
-            let error = match measured(&self.primary, request, cancel).await {
-                Ok(reply) => return Ok(reply),
+            let error = match measured(&self.primary, request, watch, cancel).await {
+                Ok(reply) => return Ok(self.priced(reply, &self.primary)),
                 Err(error) => error,
             };
             let Some(wait) = wait_before_next(&error, waits.next().copied()) else {
                 return Err(error);
             };
+            if !watch.may_try_again() {
+                return Err(used_up(error));
+            }
+            let wait = wait + jitter(&error, wait);
             let (provider, model) = self.primary.identity();
             tracing::warn!(run_id = %request.run_id, provider, model, wait_ms = wait.as_millis(), %error,
                 "model call is tried again");
@@ -94,15 +165,25 @@ impl Model for WithRetries {
         request: &ModelRequest,
         cancel: &CancellationToken,
     ) -> Result<ModelReply, ModelError> {
-        let error = match self.try_primary(request, cancel).await {
+        self.call_watched(request, &Unwatched, cancel).await
+    }
+
+    async fn call_watched(
+        &self,
+        request: &ModelRequest,
+        watch: &dyn CallWatch,
+        cancel: &CancellationToken,
+    ) -> Result<ModelReply, ModelError> {
+        let watch = &Priced { watch, model: self };
+        let error = match self.try_primary(request, watch, cancel).await {
             Err(error @ ModelError::Transient { .. }) => error,
             settled => return settled,
         };
-        if let (Some(fallback), true) = (&self.fallback, may_try_here(&error)) {
+        if let (Some(fallback), true) = (&self.fallback, may_try_here(&error) && watch.may_try_again()) {
             let (provider, model) = fallback.identity();
             tracing::warn!(run_id = %request.run_id, provider, model, %error, "asking the fallback model");
-            match measured(fallback, request, cancel).await {
-                Ok(reply) => return Ok(reply),
+            match measured(fallback, request, watch, cancel).await {
+                Ok(reply) => return Ok(self.priced(reply, fallback)),
                 Err(ModelError::Cancelled) => return Err(ModelError::Cancelled),
                 // The primary's trouble passes; the fallback's fault must not end the run.
                 Err(fault) => {
@@ -111,6 +192,15 @@ impl Model for WithRetries {
             }
         }
         Err(used_up(error))
+    }
+
+    /// Of the dearer one, when the fallback may answer.
+    fn price(&self) -> Option<Price> {
+        let price = self.price_of(&self.primary)?;
+        match &self.fallback {
+            Some(fallback) => Some(price.max(self.price_of(fallback)?)),
+            None => Some(price),
+        }
     }
 
     fn identity(&self) -> (String, String) {
@@ -130,6 +220,22 @@ fn wait_before_next(error: &ModelError, planned: Option<Duration>) -> Option<Dur
     };
     let wait = planned?.max(retry_after.unwrap_or_default());
     (wait <= LONGEST_WAIT).then_some(wait)
+}
+
+/// Up to a tenth on top of a wait that was asked for: those who were all told the same do not come back all at once.
+fn jitter(error: &ModelError, wait: Duration) -> Duration {
+    let asked = matches!(
+        error,
+        ModelError::Transient {
+            retry_after: Some(_),
+            ..
+        }
+    );
+    if asked {
+        wait.mul_f64(rand::rng().random_range(0.0..0.1))
+    } else {
+        Duration::ZERO
+    }
 }
 
 fn may_try_here(error: &ModelError) -> bool {
@@ -163,6 +269,7 @@ fn used_up(error: ModelError) -> ModelError {
 async fn measured(
     model: &AnyModel,
     request: &ModelRequest,
+    watch: &dyn CallWatch,
     cancel: &CancellationToken,
 ) -> Result<ModelReply, ModelError> {
     let started = Instant::now();
@@ -170,12 +277,16 @@ async fn measured(
     let span = tracing::trace_span!(target: "traces", "runtime.infer", otel.kind = "client",
         gen_ai.operation.name = "chat", gen_ai.provider.name = provider, gen_ai.request.model = name,
         gen_ai.usage.input_tokens = Empty, gen_ai.usage.output_tokens = Empty, error.type = Empty);
-    let result = model.call(request, cancel).instrument(span.clone()).await;
+    let result = model
+        .call_watched(request, watch, cancel)
+        .instrument(span.clone())
+        .await;
     metrics::histogram!("agent_llm_request_seconds").record(started.elapsed().as_secs_f64());
     let status = match &result {
         Ok(_) => "success",
         Err(ModelError::Transient { .. }) => "transient_error",
         Err(ModelError::Permanent { .. }) => "permanent_error",
+        Err(ModelError::Spent { .. }) => "spent",
         Err(ModelError::Cancelled) => "cancelled",
     };
     let labels = [

@@ -39,21 +39,29 @@ async fn busy_and_broken_servers_are_worth_another_try() {
 }
 
 #[tokio::test]
-async fn refusals_and_spent_money_are_final() {
+async fn refusals_are_final_and_spent_money_is_told_apart() {
     let spent = json!({"type": "error", "error": {"type": "rate_limit_error", "message": "spent",
         "details": {"error_code": "enforced_spend_limit_reached"}}});
     for wire in BOTH {
-        let refusals =
-            [400, 401, 402, 403, 404, 413, 422].map(|status| Answer::status(status, &[], Value::Null));
+        let refusals = [400, 401, 403, 404, 413, 422].map(|status| Answer::status(status, &[], Value::Null));
         let spent = [
             Answer::insufficient_quota(),
+            Answer::status(402, &[], Value::Null),
             Answer::status(429, &[], spent.clone()),
         ];
-        for refusal in refusals.into_iter().chain(spent) {
+        for refusal in refusals {
             let what = format!("{refusal:?}");
             let error = answer(wire, refusal).await.unwrap_err();
             assert!(
                 matches!(error, ModelError::Permanent { .. }),
+                "{wire:?} {what}: {error}"
+            );
+        }
+        for spent in spent {
+            let what = format!("{spent:?}");
+            let error = answer(wire, spent).await.unwrap_err();
+            assert!(
+                matches!(error, ModelError::Spent { .. }),
                 "{wire:?} {what}: {error}"
             );
         }

@@ -88,7 +88,7 @@ async fn a_refusal_is_tried_once_and_asks_no_fallback() {
         .unwrap_err();
     assert!(matches!(
         error,
-        ModelError::Permanent {
+        ModelError::Spent {
             status: Some(429),
             ..
         }

@@ -3,7 +3,7 @@
 
 use super::PROVIDER;
 use crate::model::answers::{self, VendorFault};
-use crate::model::http::{Assembler, Flow};
+use crate::model::http::{Assembler, Flow, SoFar};
 use crate::model::sse::SseEvent;
 use agent::ports::{ModelError, ModelReply, StopReason, ToolUse};
 use domain::Usage;
@@ -16,10 +16,20 @@ pub(super) struct Assembly {
     blocks: BTreeMap<u64, Block>,
     stop: Option<String>,
     input_tokens: Option<i64>,
+    cached_tokens: i64,
+    cache_write_tokens: i64,
     output_tokens: Option<i64>,
+    /// Characters of text and arguments that have come.
+    chars: usize,
+    began: bool,
+    fresh: Fresh,
     model: Option<String>,
     done: bool,
 }
+
+/// The text of the last event, until it is asked for.
+#[derive(Debug, Default)]
+struct Fresh(Option<String>);
 
 #[derive(Debug)]
 enum Block {
@@ -40,6 +50,7 @@ impl Assembler for Assembly {
         let data: Value = serde_json::from_str(&event.data)
             .map_err(|_| answers::transient(PROVIDER, "sent a stream event that is no valid JSON"))?;
         let index = data["index"].as_u64().unwrap_or_default();
+        self.fresh.0 = None;
         match data["type"]
             .as_str()
             .or(event.event.as_deref())
@@ -52,7 +63,10 @@ impl Assembler for Assembly {
             }
             "content_block_delta" => {
                 if let Some(block) = self.blocks.get_mut(&index) {
-                    block.add(&data["delta"]);
+                    self.chars += block.add(&data["delta"]);
+                    if let (Block::Text(_), Some(text)) = (block, data["delta"]["text"].as_str()) {
+                        self.fresh.0 = Some(text.to_owned()).filter(|text| !text.is_empty());
+                    }
                 }
             }
             "message_delta" => {
@@ -84,10 +98,23 @@ impl Assembler for Assembly {
     fn is_settled(&self) -> bool {
         self.done || self.stop.is_some()
     }
+
+    fn fresh_text(&mut self) -> Option<&str> {
+        self.fresh.0.as_deref()
+    }
+
+    fn so_far(&self) -> Option<SoFar> {
+        let usage = self.input_tokens.map(|input| self.usage(input));
+        self.began.then_some(SoFar {
+            usage,
+            chars: self.chars,
+        })
+    }
 }
 
 impl Assembly {
     fn add_head(&mut self, message: &Value) {
+        self.began = true;
         self.model = message["model"].as_str().map(str::to_owned);
         self.add_usage(&message["usage"]);
     }
@@ -101,17 +128,32 @@ impl Assembly {
     /// Later figures replace earlier ones (they are totals); cached input counts as input.
     fn add_usage(&mut self, usage: &Value) {
         if let Some(fresh) = usage["input_tokens"].as_i64() {
-            let cached = ["cache_creation_input_tokens", "cache_read_input_tokens"]
-                .iter()
-                .filter_map(|name| usage[*name].as_i64())
-                .sum::<i64>();
-            self.input_tokens = Some(fresh + cached);
+            self.cached_tokens = usage["cache_read_input_tokens"].as_i64().unwrap_or(0);
+            self.cache_write_tokens = usage["cache_creation_input_tokens"].as_i64().unwrap_or(0);
+            self.input_tokens = Some(fresh + self.cached_tokens + self.cache_write_tokens);
         }
         self.output_tokens = usage["output_tokens"].as_i64().or(self.output_tokens);
     }
 
+    fn usage(&self, input_tokens: i64) -> Usage {
+        Usage {
+            input_tokens,
+            output_tokens: self.output_tokens.unwrap_or(0),
+            cached_tokens: self.cached_tokens,
+            cache_write_tokens: self.cache_write_tokens,
+            ..Usage::default()
+        }
+    }
+
     /// The whole reply; its usage is marked as estimated (and zero) when the server did not say.
     pub(super) fn finish(self, model: &str) -> ModelReply {
+        let usage = match (self.input_tokens, self.output_tokens) {
+            (Some(input_tokens), Some(_)) => self.usage(input_tokens),
+            _ => Usage {
+                is_estimated: true,
+                ..Usage::default()
+            },
+        };
         let mut text = String::new();
         let mut tool_calls = vec![];
         for block in self.blocks.into_values() {
@@ -144,17 +186,6 @@ impl Assembly {
         if stop == StopReason::Length {
             tool_calls.clear();
         }
-        let usage = match (self.input_tokens, self.output_tokens) {
-            (Some(input_tokens), Some(output_tokens)) => Usage {
-                input_tokens,
-                output_tokens,
-                is_estimated: false,
-            },
-            _ => Usage {
-                is_estimated: true,
-                ..Usage::default()
-            },
-        };
         ModelReply {
             text: Some(text).filter(|text| !text.is_empty()),
             tool_calls,
@@ -184,12 +215,16 @@ impl Block {
         }
     }
 
-    fn add(&mut self, delta: &Value) {
-        match self {
-            Self::Text(text) => text.push_str(delta["text"].as_str().unwrap_or_default()),
-            Self::Call { json, .. } => json.push_str(delta["partial_json"].as_str().unwrap_or_default()),
-            Self::Other => {}
-        }
+    /// Gives the number of characters that have come.
+    fn add(&mut self, delta: &Value) -> usize {
+        let of = |name: &str| delta[name].as_str().unwrap_or_default();
+        let (kept, piece) = match self {
+            Self::Text(text) => (text, of("text")),
+            Self::Call { json, .. } => (json, of("partial_json")),
+            Self::Other => return of("thinking").chars().count(),
+        };
+        kept.push_str(piece);
+        piece.chars().count()
     }
 }
 
@@ -243,6 +278,23 @@ mod tests {
         assert_eq!(reply.tool_calls[0].input, json!({"command": "ls"}));
         assert_eq!((reply.usage.input_tokens, reply.usage.output_tokens), (15, 20));
         assert_eq!((reply.stop, reply.model.as_str()), (StopReason::ToolUse, "c-1"));
+        assert_eq!(reply.usage.cached_tokens, 5);
+    }
+
+    #[test]
+    fn text_is_fresh_once_and_what_was_used_is_known_before_the_end() {
+        let mut assembly = Assembly::default();
+        let mut said = vec![];
+        assert_eq!(assembly.so_far(), None);
+        for event in &call_events("tool_use")[..8] {
+            let data = event.to_string();
+            assembly.take(&SseEvent { event: None, data }).unwrap();
+            said.extend(assembly.fresh_text().map(str::to_owned));
+        }
+        assert_eq!(said, ["I look"]);
+        let so_far = assembly.so_far().unwrap();
+        assert_eq!(so_far.usage.unwrap().input_tokens, 15);
+        assert_eq!(so_far.chars, "I look{\"command\":\"ls\"}".len());
     }
 
     #[test]

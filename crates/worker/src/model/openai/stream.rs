@@ -5,7 +5,7 @@
 
 use super::PROVIDER;
 use crate::model::answers::{self, VendorFault};
-use crate::model::http::{Assembler, Flow};
+use crate::model::http::{Assembler, Flow, SoFar};
 use crate::model::sse::SseEvent;
 use agent::ports::{ModelError, ModelReply, ModelRequest, Purpose, StopReason, ToolUse};
 use domain::Usage;
@@ -20,6 +20,9 @@ pub(super) struct Assembly {
     usage: Option<Usage>,
     model: Option<String>,
     done: bool,
+    began: bool,
+    /// Bytes of `text` that were asked for.
+    shown: usize,
 }
 
 #[derive(Debug, Default)]
@@ -57,6 +60,19 @@ impl Assembler for Assembly {
     fn is_settled(&self) -> bool {
         self.done || self.finish.is_some()
     }
+
+    fn fresh_text(&mut self) -> Option<&str> {
+        let from = std::mem::replace(&mut self.shown, self.text.len());
+        self.text.get(from..).filter(|text| !text.is_empty())
+    }
+
+    fn so_far(&self) -> Option<SoFar> {
+        let arguments = self.calls.iter().map(|call| call.arguments.chars().count());
+        self.began.then(|| SoFar {
+            usage: self.usage,
+            chars: self.text.chars().count() + arguments.sum::<usize>(),
+        })
+    }
 }
 
 impl Assembly {
@@ -73,12 +89,16 @@ impl Assembly {
         if let (Some(input_tokens), Some(output_tokens)) =
             (count("prompt_tokens"), count("completion_tokens"))
         {
+            let detail = |part: &str, name: &str| chunk["usage"][part][name].as_i64().unwrap_or(0);
             self.usage = Some(Usage {
                 input_tokens,
                 output_tokens,
-                is_estimated: false,
+                cached_tokens: detail("prompt_tokens_details", "cached_tokens"),
+                reasoning_tokens: detail("completion_tokens_details", "reasoning_tokens"),
+                ..Usage::default()
             });
         }
+        self.began = true;
         let choice = &chunk["choices"][0];
         let delta = &choice[part];
         for field in ["content", "refusal"] {
@@ -287,10 +307,12 @@ mod tests {
 
     #[test]
     fn usage_comes_after_the_stop_reason() {
-        let usage =
-            json!({"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 2}, "model": "m-1"});
+        let usage = json!({"choices": [], "model": "m-1", "usage": {"prompt_tokens": 5, "completion_tokens": 2,
+            "prompt_tokens_details": {"cached_tokens": 4}, "completion_tokens_details": {"reasoning_tokens": 1}}});
         let found = reply(&[delta(json!({"content": "hi"})), finish("stop"), usage]);
         assert_eq!((found.usage.input_tokens, found.usage.output_tokens), (5, 2));
+        let details = (found.usage.cached_tokens, found.usage.reasoning_tokens);
+        assert_eq!(details, (4, 1));
         assert_eq!((found.model.as_str(), found.text.as_deref()), ("m-1", Some("hi")));
         assert!(reply(&[finish("stop")]).usage.is_estimated);
     }

@@ -99,6 +99,7 @@ fn every_setting_has_its_name_in_the_environment_and_secrets_are_hidden() {
             "LLM_CASSETTE_RECORD",
             "LLM_FALLBACK_ENABLED",
             "LLM_FALLBACK_MODEL",
+            "LLM_PRICES_FILE",
             "LLM_STREAM_IDLE_SECONDS",
         ]
     );

@@ -1,0 +1,272 @@
+//! Budgets and what is spent, seen from the driver.
+
+use super::{Bench, ListModel, plan, snapshot};
+use agent::driver::Outcome;
+use agent::ports::{CallWatch, FailedCall, Model, ModelError, ModelReply, ModelRequest};
+use agent::purse::Purse;
+use agent::snapshot::Snapshot;
+use domain::budget::{Budget, Dimension, Reached, Scope, Spend};
+use domain::{Change, Price, RunStatus, Usage};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+/// A list of replies with a price, whose calls may use tokens and fail, or find the vendor's money spent.
+struct Priced {
+    list: ListModel,
+    price: Option<Price>,
+    failed_tries: usize,
+    spent: bool,
+}
+
+impl Priced {
+    fn new(turns: &[Value]) -> Self {
+        Self {
+            list: ListModel::new(&plan(1), turns),
+            price: Some(Price::FREE),
+            failed_tries: 0,
+            spent: false,
+        }
+    }
+}
+
+impl Model for Priced {
+    async fn call(
+        &self,
+        request: &ModelRequest,
+        cancel: &CancellationToken,
+    ) -> Result<ModelReply, ModelError> {
+        self.list.call(request, cancel).await
+    }
+
+    async fn call_watched(
+        &self,
+        request: &ModelRequest,
+        watch: &dyn CallWatch,
+        cancel: &CancellationToken,
+    ) -> Result<ModelReply, ModelError> {
+        if self.spent {
+            return Err(ModelError::Spent {
+                message: "openai answered 429: insufficient_quota: no money".to_owned(),
+                status: Some(429),
+            });
+        }
+        for _ in 0..self.failed_tries {
+            watch.text("Let me");
+            watch.failed(FailedCall {
+                model: "m".to_owned(),
+                provider: "p".to_owned(),
+                usage: Usage {
+                    input_tokens: 7,
+                    ..Usage::default()
+                },
+            });
+        }
+        watch.text("done");
+        self.list.call(request, cancel).await
+    }
+
+    fn price(&self) -> Option<Price> {
+        self.price
+    }
+
+    fn identity(&self) -> (String, String) {
+        self.list.identity()
+    }
+}
+
+fn bench(budget: &Value) -> Bench {
+    let mut bench = Bench::new();
+    let budget = Budget::from_value(budget).unwrap();
+    bench.log.purse = Some(Purse::new(budget, Spend::default(), Timestamp::UNIX_EPOCH));
+    bench
+}
+
+fn executing() -> Snapshot {
+    Snapshot {
+        status: RunStatus::Executing,
+        ..snapshot()
+    }
+}
+
+fn statuses(bench: &Bench) -> Vec<RunStatus> {
+    let status = |change: &Change| match change {
+        Change::Status { to, .. } => Some(*to),
+        _ => None,
+    };
+    bench.log.changes().iter().filter_map(status).collect()
+}
+
+/// The stored reason of a wait.
+fn waits_for(bench: &Bench) -> Value {
+    let changes = bench.log.changes();
+    let waits = changes.iter().rev().find_map(|change| match change {
+        Change::Waiting(what) => what.clone(),
+        _ => None,
+    });
+    waits.unwrap_or_default()
+}
+
+fn events(bench: &Bench, name: &str) -> Vec<Value> {
+    let of = |change: &Change| match change {
+        Change::Log(event) if event.metadata.get("event") == Some(&json!(name)) => {
+            Some(Value::Object(event.metadata.clone()))
+        }
+        _ => None,
+    };
+    bench.log.changes().iter().filter_map(of).collect()
+}
+
+fn tool() -> Value {
+    json!({"type": "tool", "tool_name": "message", "tool_input": {"message": "hi"}})
+}
+
+#[tokio::test]
+async fn a_call_that_could_pass_the_cap_is_not_made_and_the_run_pauses_with_the_reason() {
+    let bench = bench(&json!({"tokens": 4000}));
+    let model = Priced::new(&[]);
+    assert_eq!(bench.drive(&model, snapshot()).await, Outcome::Waiting);
+    assert_eq!(statuses(&bench), [RunStatus::Executing, RunStatus::Paused]);
+    let waits = waits_for(&bench);
+    assert_eq!(
+        (&waits["kind"], &waits["dimension"]),
+        (&json!("budget"), &json!("tokens"))
+    );
+    assert_eq!((&waits["spent"], &waits["cap"]), (&json!(0), &json!(4000)));
+    assert_eq!(events(&bench, "budget_reached").len(), 1);
+    assert!(model.list.asked.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_run_paused_before_its_plan_plans_after_the_raise() {
+    let bench = bench(&json!({"tokens": 100_000}));
+    let model = Priced::new(&[json!({"type": "task_complete"})]);
+    let outcome = bench.drive(&model, executing()).await;
+    assert_eq!(outcome, Outcome::Finished(RunStatus::Completed));
+    assert_eq!(statuses(&bench), [RunStatus::Completed]);
+}
+
+#[tokio::test]
+async fn caps_that_were_raised_meanwhile_hold_at_once() {
+    let mut bench = bench(&json!({"tokens": 0}));
+    bench.log.raised = Some(Budget::default());
+    let model = Priced::new(&[json!({"type": "task_complete"})]);
+    let outcome = bench.drive(&model, snapshot()).await;
+    assert_eq!(outcome, Outcome::Finished(RunStatus::Completed));
+}
+
+#[tokio::test]
+async fn the_cap_on_steps_stops_before_the_next_one_and_is_warned_of() {
+    let bench = bench(&json!({"steps": 2}));
+    let model = Priced::new(&[tool(), tool(), tool()]);
+    assert_eq!(bench.drive(&model, snapshot()).await, Outcome::Waiting);
+    let started = bench.log.changes();
+    let started = started
+        .iter()
+        .filter(|change| matches!(change, Change::StepStarted(_)));
+    assert_eq!(started.count(), 2);
+    assert_eq!(waits_for(&bench)["dimension"], "steps");
+    let percents: Vec<Value> = events(&bench, "budget_warning")
+        .iter()
+        .map(|event| event["percent"].clone())
+        .collect();
+    assert_eq!(percents, [80, 95]);
+}
+
+#[tokio::test]
+async fn work_time_is_capped() {
+    let bench = bench(&json!({"wall_seconds": 0}));
+    assert_eq!(bench.drive(&Priced::new(&[]), snapshot()).await, Outcome::Waiting);
+    assert_eq!(waits_for(&bench)["dimension"], "wall_seconds");
+}
+
+#[tokio::test]
+async fn money_cannot_be_capped_without_a_price() {
+    let bench = bench(&json!({"cost_usd": 5}));
+    let mut model = Priced::new(&[]);
+    model.price = None;
+    assert_eq!(bench.drive(&model, snapshot()).await, Outcome::Waiting);
+    assert_eq!(events(&bench, "budget_price_unknown").len(), 1);
+    assert!(
+        waits_for(&bench)["detail"]
+            .as_str()
+            .unwrap()
+            .contains("LLM_PRICES_FILE")
+    );
+}
+
+#[tokio::test]
+async fn money_is_capped_at_the_worst_case() {
+    let price = Price {
+        output: 15_000_000,
+        ..Price::FREE
+    };
+    for (cap, outcome) in [
+        // A plan may take 4096 tokens.
+        (0.06, Outcome::Waiting),
+        (0.062, Outcome::Finished(RunStatus::Completed)),
+    ] {
+        let bench = bench(&json!({"cost_usd": cap}));
+        let mut model = Priced::new(&[json!({"type": "task_complete"})]);
+        model.price = Some(price);
+        assert_eq!(bench.drive(&model, snapshot()).await, outcome, "{cap}");
+    }
+}
+
+#[tokio::test]
+async fn a_cap_of_the_day_pauses_too() {
+    let mut bench = Bench::new();
+    bench.log.day = Some(Reached {
+        scope: Scope::UserDay,
+        dimension: Dimension::Tokens,
+        spent: 1,
+        cap: 2,
+        needed: 3,
+    });
+    assert_eq!(bench.drive(&Priced::new(&[]), snapshot()).await, Outcome::Waiting);
+    assert_eq!(waits_for(&bench)["dimension"], "user_daily_tokens");
+}
+
+#[tokio::test]
+async fn failed_tries_are_billed_under_keys_of_their_own_and_leave_less() {
+    let bench = bench(&json!({"tokens": 100_000}));
+    let mut model = Priced::new(&[json!({"type": "task_complete"})]);
+    model.failed_tries = 2;
+    bench.drive(&model, snapshot()).await;
+    let billed = |change: &Change| match change {
+        Change::CallBilled { key, usage, .. } => Some((key.clone(), usage.input_tokens)),
+        _ => None,
+    };
+    let billed: Vec<_> = bench.log.changes().iter().filter_map(billed).collect();
+    assert_eq!(billed.len(), 4, "two of the plan, two of the turn");
+    let keys: std::collections::HashSet<_> = billed.iter().map(|(key, _)| key).collect();
+    assert_eq!(keys.len(), 4);
+    assert!(billed.iter().all(|(_, tokens)| *tokens == 7));
+    let shown = bench.log.shown();
+    let first: Vec<_> = shown.iter().filter(|(turn, ..)| *turn == 1).collect();
+    assert_eq!(
+        first,
+        [
+            &(1, 0, "Let me".to_owned()),
+            &(1, 1, "Let me".to_owned()),
+            &(1, 2, "done".to_owned())
+        ]
+    );
+}
+
+#[tokio::test]
+async fn money_spent_at_the_vendor_pauses_the_run_with_the_vendors_words() {
+    let bench = Bench::new();
+    let mut model = Priced::new(&[]);
+    model.spent = true;
+    assert_eq!(bench.drive(&model, snapshot()).await, Outcome::Waiting);
+    assert_eq!(statuses(&bench), [RunStatus::Executing, RunStatus::Paused]);
+    let waits = waits_for(&bench);
+    assert_eq!(waits["kind"], "model_backoff");
+    assert!(
+        waits["detail"]
+            .as_str()
+            .unwrap()
+            .contains("insufficient_quota: no money")
+    );
+}
