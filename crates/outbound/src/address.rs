@@ -45,9 +45,9 @@ const fn v4(a: u8, b: u8, c: u8, d: u8, bits: u8) -> Ipv4Net {
     Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), bits)
 }
 
-const fn v6(parts: [u16; 8], bits: u8) -> Ipv6Net {
-    let [a, b, c, d, e, f, g, h] = parts;
-    Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, d, e, f, g, h), bits)
+const fn v6(of: [u16; 8], bits: u8) -> Ipv6Net {
+    let address = Ipv6Addr::new(of[0], of[1], of[2], of[3], of[4], of[5], of[6], of[7]);
+    Ipv6Net::new_assert(address, bits)
 }
 
 /// Whether an address belongs to the public internet. An IPv4 address inside an IPv6 one is judged as what it is dialled as.

@@ -6,6 +6,7 @@
 //! | `S3` (feature `s3`) | the product's object store in this process |
 //! | `kube::KubeApi` (feature `kube`) | a Kubernetes API server with a node that really runs the pods |
 //! | [`ModelServer`], [`Answer`] | scripted OpenAI and Anthropic endpoint that checks every transcript |
+//! | [`vendors::Vendors`] | strict stand-ins for search vendors, GitHub, Linear and Slack |
 //! | [`Collector`], [`Span`] | OTLP collector that keeps the spans it gets |
 //! | [`FaultProxy`] | cuts, stalls and loses replies between a client and any of these |
 //! | [`Program`], [`Process`], [`bin`] | our own binaries as children |
@@ -52,6 +53,7 @@ mod redis;
 mod s3;
 mod sse;
 mod token;
+pub mod vendors;
 mod watch;
 
 pub use collector::{Collector, Span};

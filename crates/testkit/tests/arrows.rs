@@ -72,7 +72,16 @@ const FOREIGN: [(&str, &[&str]); 15] = [
     ("axum", &["api", "bootstrap", "worker", "testkit", "chaos"]),
     (
         "reqwest",
-        &["api", "bootstrap", "worker", "cli", "testkit", "chaos", "outbound", "tools"],
+        &[
+            "api",
+            "bootstrap",
+            "worker",
+            "cli",
+            "testkit",
+            "chaos",
+            "outbound",
+            "tools",
+        ],
     ),
     ("anyhow", &["api", "worker"]),
 ];
