@@ -239,7 +239,32 @@ fn authorities(ca_pem: Option<&str>) -> Vec<Certificate<'static>> {
 
 #[cfg(test)]
 mod tests {
-    use super::code;
+    use super::{authorities, code};
+
+    /// Signed by itself, its key thrown away.
+    const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----
+MIIBiDCCAS+gAwIBAgIUIZUHRWlpmMO51yWN0YKnOjtvVUkwCgYIKoZIzj0EAwIw
+GTEXMBUGA1UEAwwOdGVzdC1hdXRob3JpdHkwIBcNMjYxMTIyMDAxMzU4WhgPMjEy
+NjEwMjkwMDEzNThaMBkxFzAVBgNVBAMMDnRlc3QtYXV0aG9yaXR5MFkwEwYHKoZI
+zj0CAQYIKoZIzj0DAQcDQgAE8AHJND0NyDPfWBticb8YqtilmBAMAPssJcNTiMfa
+HyhKf/iD6T5ZOyZruMrhY5MFD6W7S1P680PGtZ7OBVUuAqNTMFEwHQYDVR0OBBYE
+FFpr2CPc+9TEXj8ybBgs7yDzG6inMB8GA1UdIwQYMBaAFFpr2CPc+9TEXj8ybBgs
+7yDzG6inMA8GA1UdEwEB/wQFMAMBAf8wCgYIKoZIzj0EAwIDRwAwRAIgUpEzRLCP
+/Vq5Tubh5ch56uxdPy0oC5PXDIrODyGzZg8CID60QRZR27YwE8n+e85SbcjImZoe
+nFl3PV1VO0nmxJYj
+-----END CERTIFICATE-----
+";
+
+    #[test]
+    fn authorities_of_the_order_are_trusted_beside_the_usual_ones() {
+        let usual = authorities(None);
+        let all = authorities(Some(&format!("{CERTIFICATE}not a certificate\n{CERTIFICATE}")));
+        assert_eq!(all.len(), usual.len() + 2);
+        assert_eq!(
+            all.last().map(|last| last.der()),
+            all.iter().rev().nth(1).map(|last| last.der())
+        );
+    }
 
     #[test]
     fn the_code_of_an_error_is_a_plain_word() {

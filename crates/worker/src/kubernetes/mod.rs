@@ -154,7 +154,9 @@ impl KubernetesSandbox {
         Self {
             options: Arc::new(options.clone()),
             connected: Arc::new(connected),
-            transport: Transport::new(&around.workspaces, around.redactor),
+            transport: Transport::new(&around.workspaces, around.redactor)
+                // Read once more: a file that went since the settings were checked leaves the image's own.
+                .trusting(options.authorities().unwrap_or_default()),
             hosts: hosts.unwrap_or_default(),
             worker: around.worker,
             ids: around.ids,

@@ -28,6 +28,9 @@ pub struct KubernetesOptions {
     /// Image of the tools; holds the supervisor
     #[arg(long, env = "TOOL_IMAGE", default_value = "agent-tools:phase2b")]
     pub tool_image: String,
+    /// PEM file of authorities that tools' pods trust besides those of their image, for an S3 store with a private one
+    #[arg(long, env = "TOOL_CA_FILE", value_name = "FILE")]
+    pub tool_ca_file: Option<PathBuf>,
     #[command(flatten)]
     pub images: ForeignImages,
     #[command(flatten)]
@@ -120,7 +123,26 @@ impl Limits {
     }
 }
 
+/// A Secret holds 1 MiB, the order's other members included.
+const MAX_CA_BYTES: usize = 256 * 1024;
+
 impl KubernetesOptions {
+    /// The authorities of `TOOL_CA_FILE`, as they stand there; or why they cannot be had.
+    pub fn authorities(&self) -> Result<Option<String>, String> {
+        let Some(file) = &self.tool_ca_file else {
+            return Ok(None);
+        };
+        let told = |fault: String| format!("TOOL_CA_FILE {}: {fault}", file.display());
+        let pem = std::fs::read_to_string(file).map_err(|fault| told(fault.to_string()))?;
+        if pem.len() > MAX_CA_BYTES {
+            return Err(told(format!("is longer than {MAX_CA_BYTES} bytes")));
+        }
+        if !pem.contains("-----BEGIN CERTIFICATE-----") || pem.contains("PRIVATE KEY") {
+            return Err(told("must hold certificates in PEM, and no key".to_owned()));
+        }
+        Ok(Some(pem))
+    }
+
     /// What is wrong with the settings.
     pub fn faults(&self) -> Faults {
         let mut faults = Faults::default();
@@ -138,6 +160,9 @@ impl KubernetesOptions {
                 faults.invalid(format!("{name}: must be at least 1"));
             }
         }
+        if let Err(fault) = self.authorities() {
+            faults.invalid(fault);
+        }
         let namespace = &self.k8s_tool_namespace;
         let is_name = |name: &str| {
             let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
@@ -153,5 +178,47 @@ impl KubernetesOptions {
             ));
         }
         faults
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: KubernetesOptions,
+    }
+
+    fn with_authorities(content: &str) -> KubernetesOptions {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), content).unwrap();
+        let (_, path) = file.keep().unwrap();
+        let path = path.display().to_string();
+        Line::parse_from(["test", "--tool-ca-file", &path]).options
+    }
+
+    #[test]
+    fn authorities_are_certificates_and_never_a_key() {
+        let of = |content: &str| {
+            let options = with_authorities(content);
+            let read = options.authorities();
+            std::fs::remove_file(options.tool_ca_file.unwrap()).unwrap();
+            read
+        };
+        let pem = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n";
+        assert_eq!(of(pem).unwrap().as_deref(), Some(pem));
+        let key = format!("{pem}-----BEGIN PRIVATE KEY-----\n");
+        for bad in ["", "nonsense", &key, &pem.repeat(10_000)] {
+            let fault = of(bad).unwrap_err();
+            assert!(fault.starts_with("TOOL_CA_FILE /"), "{fault}");
+        }
+        let none = Line::parse_from(["test"]).options;
+        assert_eq!(none.authorities().unwrap(), None);
+        let missing = Line::parse_from(["test", "--tool-ca-file", "/nowhere"]).options;
+        let faults = missing.faults().invalid;
+        assert!(faults[0].starts_with("TOOL_CA_FILE /nowhere: "), "{faults:?}");
     }
 }

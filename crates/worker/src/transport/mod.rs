@@ -49,6 +49,8 @@ pub struct Transport {
     redactor: Arc<Redactor>,
     packing: Arc<Semaphore>,
     applying: Arc<Semaphore>,
+    /// PEM of authorities that a pod trusts besides those of its image.
+    authorities: Option<String>,
 }
 
 impl Transport {
@@ -60,7 +62,15 @@ impl Transport {
             redactor,
             packing: Arc::new(Semaphore::new(PACKING)),
             applying: Arc::new(Semaphore::new(APPLYING)),
+            authorities: None,
         }
+    }
+
+    /// For a store whose certificate an image does not know.
+    #[must_use]
+    pub fn trusting(mut self, authorities: Option<String>) -> Self {
+        self.authorities = authorities;
+        self
     }
 
     fn store(&self, request: &SandboxRequest) -> Result<&Objects, SandboxError> {

@@ -80,7 +80,7 @@ impl Transport {
                 record: store.sign_put(&of(RECORD), valid_for, false).await?,
             },
             limits: self.limits(),
-            ca_pem: None,
+            ca_pem: self.authorities.clone(),
         })
     }
 }

@@ -26,7 +26,7 @@ async fn local() -> Backend {
     Backend {
         sandbox: AnySandbox::Local(sandbox),
         workspaces,
-        store: Some(s3.port()),
+        store: format!("http://127.0.0.1:{}/", s3.port()),
         traits: Traits {
             shares_machine: true,
             limits_processes: true,

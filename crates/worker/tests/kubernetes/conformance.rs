@@ -35,7 +35,7 @@ async fn fake() -> Backend {
         stops_within: Duration::from_secs(2),
         api_server: Some(("127.0.0.1".to_owned(), bed.api.port())),
     };
-    let store = Some(bed.s3.port());
+    let store = format!("http://127.0.0.1:{}/", bed.s3.port());
     backend(worker, traits, store, vec![Box::new(bed)])
 }
 
@@ -67,13 +67,13 @@ async fn real(kubeconfig: &str) -> Backend {
         stops_within: Duration::from_secs(10),
         api_server: None,
     };
-    backend(worker, traits, None, vec![])
+    backend(worker, traits, endpoint, vec![])
 }
 
 fn backend(
     worker: Worker,
     traits: Traits,
-    store: Option<u16>,
+    store: String,
     kept: Vec<Box<dyn std::any::Any + Send + Sync>>,
 ) -> Backend {
     Backend {

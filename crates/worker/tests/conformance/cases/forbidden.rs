@@ -90,7 +90,7 @@ impl Targets {
             _sockets: [UnixListener::bind_addr(&abstract_address).unwrap(), by_path],
             abstract_name,
             sleeper: sleeper.unwrap(),
-            store: format!("http://127.0.0.1:{}/", backend.store.unwrap_or(9)),
+            store: backend.store.clone(),
             api_server: api_server.unwrap_or((USUAL_API_SERVER.0.to_owned(), USUAL_API_SERVER.1)),
             dir,
         }

@@ -82,8 +82,8 @@ pub(crate) use for_each_case;
 pub(crate) struct Backend {
     pub sandbox: AnySandbox,
     pub workspaces: Workspaces,
-    /// Port of the store on this machine's loopback.
-    pub store: Option<u16>,
+    /// The store as this machine reaches it.
+    pub store: String,
     pub traits: Traits,
     /// What must live as long: servers, directories.
     #[expect(dead_code, reason = "held for its drop")]
