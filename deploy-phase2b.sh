@@ -451,6 +451,14 @@ put_api() {
 
 wait_for() { run kubectl rollout status "deployment/$1" "${at[@]}" "--timeout=${timeout}s"; }
 
+# why NAME: the pods of what did not become ready, and their last words.
+why() {
+    if [ -n "$dry_run" ]; then return; fi
+    say "pods of $1, and what they said last:"
+    kubectl get pods "${at[@]}" -l "app=$1" || true
+    kubectl logs "deployment/$1" "${at[@]}" --tail=20 || true
+}
+
 show() {
     run kubectl get deployments "${at[@]}" &&
         run kubectl get pods "${at[@]}" &&
@@ -518,11 +526,11 @@ apply_rules || fail
 step 3 "apply the worker with the image $image"
 put_worker || fail
 step 4 'wait for the worker'
-wait_for agent-worker || fail
+wait_for agent-worker || { why agent-worker; fail; }
 step 5 "set the image of the API to $image"
 put_api || fail
 step 6 'wait for the API'
-wait_for agent-api || fail
+wait_for agent-api || { why agent-api; fail; }
 step 7 'show deployments, pods and the log of the worker'
 show || fail
 if [ -n "$dry_run" ]; then

@@ -389,8 +389,9 @@ def step_7_failing_rolls_both_back():
 @test
 def an_image_that_does_not_start_is_rolled_back():
     cluster = Cluster()
-    ends(cluster.deploy(image="agent-api:broken"), 1, "deploy failed in step 4/7")
+    ends(cluster.deploy(image="agent-api:broken"), 1, "pods of agent-worker, and what they said last", "deploy failed in step 4/7")
     same(cluster.image("agent-worker"), "agent-api:old")
+    assert "logs deployment/agent-worker" in cluster.calls()
 
 
 @test
