@@ -178,6 +178,7 @@ impl Parts {
                 max_body_bytes: options.server.agent_max_body_bytes,
                 create_autostart: options.server.agent_create_autostart,
                 max_retries: options.server.worker_max_retries,
+                budget: options.credits.budget(),
                 write_mode: options.write_mode(),
                 download_ttl: options.downloads.ttl(),
             },

@@ -10,7 +10,7 @@ use crate::purse::Purse;
 use crate::quota::Quota;
 use crate::stream::{Pace, Tails};
 use domain::run::Origin;
-use domain::{Clock, Ids, Redactor, RunId};
+use domain::{Budget, Clock, Ids, Redactor, RunId};
 use runs::{Orchestration, Reader, RunHead};
 use serde_json::Value;
 use std::sync::Arc;
@@ -26,6 +26,8 @@ pub struct Limits {
     pub create_autostart: bool,
     /// Retries of a new run.
     pub max_retries: u32,
+    /// Of a new run, unless the request says otherwise.
+    pub budget: Budget,
     pub write_mode: WriteMode,
     /// How long an address of a file is good for.
     pub download_ttl: Duration,

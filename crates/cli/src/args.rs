@@ -4,9 +4,11 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use std::path::PathBuf;
 
+mod budget;
 mod files;
 mod queue;
 
+pub use budget::BudgetArgs;
 pub use files::{FilesAction, FilesArgs, GcArgs, WorkspaceAction, WorkspaceArgs, run_first};
 pub use queue::{DropArgs, LetterFilter, QueueAction, QueueArgs, RetryArgs};
 
@@ -67,6 +69,8 @@ pub enum Command {
     Workspace(WorkspaceArgs),
     /// The tool calls of a run; say what became of one whose outcome is unknown
     Effects(EffectsArgs),
+    /// What a run may spend and has spent; set caps
+    Budget(BudgetArgs),
     /// Look into the queue and put it right
     Queue(QueueArgs),
     /// Check every dependency and say how to mend it

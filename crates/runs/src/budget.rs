@@ -70,7 +70,6 @@ pub struct Funds {
 
 impl Funds {
     pub(crate) fn read(row: &Row) -> Result<Self, StoreError> {
-        let budget: Option<Value> = column(row, "budget")?;
         let spent = Spend::default()
             .with(Dimension::Tokens, column(row, "tokens")?)
             .with(Dimension::Cost, column(row, "cost_micros")?)
@@ -78,15 +77,19 @@ impl Funds {
             .with(Dimension::Sandbox, column(row, "sandbox_ms")?)
             .with(Dimension::Wall, column(row, "worked_ms")?);
         Ok(Self {
-            budget: budget
-                .map(|stored| Budget::from_value(&stored))
-                .transpose()
-                .map_err(|fault| StoreError::row(fault.to_string()))?
-                .unwrap_or_default(),
+            budget: stored_budget(row)?,
             spent,
             unpriced: column(row, "unpriced")?,
         })
     }
+}
+
+/// Column `budget` of a row.
+pub(crate) fn stored_budget(row: &Row) -> Result<Budget, StoreError> {
+    let budget: Option<Value> = column(row, "budget")?;
+    let read = budget.map(|stored| Budget::from_value(&stored)).transpose();
+    let read = read.map_err(|fault| StoreError::row(fault.to_string()))?;
+    Ok(read.unwrap_or_default())
 }
 
 /// Whose funds are asked for.

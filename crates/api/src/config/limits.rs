@@ -2,6 +2,7 @@
 
 use crate::quota::Quotas;
 use clap::Args;
+use domain::Budget;
 
 /// Limits of the public surface; 0 is none.
 #[derive(Debug, Clone, Args)]
@@ -47,4 +48,23 @@ pub struct CreditOptions {
     /// Credits given to a user who is seen for the first time.
     #[arg(long, env = "CREDITS_INITIAL_GRANT", default_value_t = 0.0)]
     pub credits_initial_grant: f64,
+    /// Budget of new runs as JSON, for example `{"tokens":200000,"cost_usd":2}`; a request's own caps go before it.
+    #[arg(long, env = "AGENT_DEFAULT_BUDGET", value_parser = default_budget)]
+    pub agent_default_budget: Option<Budget>,
+}
+
+impl CreditOptions {
+    /// What a new run may spend.
+    pub fn budget(&self) -> Budget {
+        self.agent_default_budget.unwrap_or_default()
+    }
+}
+
+/// An empty value counts as absent.
+fn default_budget(text: &str) -> Result<Budget, String> {
+    if text.trim().is_empty() {
+        return Ok(Budget::default());
+    }
+    let value = serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))?;
+    Budget::from_value(&value).map_err(|fault| fault.to_string())
 }

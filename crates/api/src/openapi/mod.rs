@@ -80,10 +80,11 @@ pub fn document(version: &str) -> Value {
 }
 
 /// Operations that take the id which `execute` answers.
-const OF_A_RUN: [&str; 9] = [
+const OF_A_RUN: [&str; 10] = [
     "run",
     "events",
     "effects",
+    "budget",
     "files",
     "files_zip",
     "ticket",
@@ -122,6 +123,10 @@ fn finish(document: &mut Value) {
             } else {
                 require_all(name, schema);
             }
+        }
+        // A misspelt cap would be none.
+        if let Some(budget) = schemas.get_mut("BudgetRequest") {
+            budget["additionalProperties"] = Value::Bool(false);
         }
         schemas.extend(events::schemas());
     }

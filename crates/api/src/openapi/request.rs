@@ -73,6 +73,8 @@ pub struct CreateRequest {
     pub auto_start: Option<bool>,
     #[schema(minimum = 0, maximum = 9)]
     pub priority: Option<i32>,
+    /// Caps of the run; what is not named is as `AGENT_DEFAULT_BUDGET` says.
+    pub budget: Option<BudgetRequest>,
     /// Not used by this action.
     pub run_id: Option<String>,
     /// Not used by this action.
@@ -169,6 +171,32 @@ pub struct StatusRequest {
     pub artifacts_limit: Option<i32>,
     #[schema(minimum = 1, maximum = 1000, default = 100)]
     pub logs_limit: Option<i32>,
+}
+
+/// Caps of a run; `null` is none. Each name may begin with `max_`.
+#[derive(Debug, ToSchema)]
+pub struct BudgetRequest {
+    /// Input and output of all model calls.
+    #[schema(minimum = 0, maximum = 1_000_000_000_000_i64)]
+    pub tokens: Option<i64>,
+    /// Dollars of all model calls.
+    #[schema(minimum = 0, maximum = 1_000_000)]
+    pub cost_usd: Option<f64>,
+    /// Tool calls.
+    #[schema(minimum = 0, maximum = 1_000_000_000)]
+    pub steps: Option<i64>,
+    /// Working time; waiting and paused time is not counted.
+    #[schema(minimum = 0, maximum = 1_000_000_000)]
+    pub wall_seconds: Option<f64>,
+    /// Time of tools that run in a sandbox.
+    #[schema(minimum = 0, maximum = 1_000_000_000)]
+    pub sandbox_seconds: Option<f64>,
+}
+
+/// `POST …/budget`. What is not named stays as it is. The caps may also stand at the top level.
+#[derive(Debug, ToSchema)]
+pub struct BudgetChangeRequest {
+    pub budget: BudgetRequest,
 }
 
 /// What became of a tool call.

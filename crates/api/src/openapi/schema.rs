@@ -386,6 +386,34 @@ pub struct SettledAnswer {
     pub message: String,
 }
 
+/// Amounts by what they are of.
+#[derive(Debug, ToSchema)]
+pub struct Caps {
+    #[schema(minimum = 0)]
+    pub tokens: Option<i64>,
+    #[schema(minimum = 0)]
+    pub cost_usd: Option<f64>,
+    #[schema(minimum = 0)]
+    pub steps: Option<i64>,
+    #[schema(minimum = 0)]
+    pub wall_seconds: Option<f64>,
+    #[schema(minimum = 0)]
+    pub sandbox_seconds: Option<f64>,
+}
+
+/// Answer of `GET` and `POST …/budget`.
+#[derive(Debug, ToSchema)]
+pub struct BudgetAnswer {
+    pub success: bool,
+    pub run_id: Id,
+    /// `null`: no cap.
+    pub budget: Caps,
+    pub spent: Caps,
+    /// Every model call so far has a price; otherwise `spent.cost_usd` is too low.
+    pub cost_known: bool,
+    pub run_status: RunStatus,
+}
+
 /// Answer of `POST …/ticket`.
 #[derive(Debug, ToSchema)]
 pub struct TicketAnswer {

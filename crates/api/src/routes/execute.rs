@@ -15,6 +15,7 @@ use crate::state::App;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use domain::breakage::{self, Breakage};
+use domain::budget::{Budget, BudgetChange};
 use domain::canonical::{canonical, sha256_hex};
 use domain::{Command, JobId, MessageId, Rejection, RunId, RunStatus, UserId};
 use http::HeaderMap;
@@ -37,6 +38,7 @@ pub struct Execute {
     auto_start: Option<bool>,
     copy_workspace: bool,
     priority: u8,
+    budget: Option<Value>,
     status: Option<String>,
     limit: u32,
     cursor: Option<String>,
@@ -54,6 +56,7 @@ impl FromFields for Execute {
             auto_start: fields.flag("auto_start"),
             copy_workspace: fields.flag("copy_workspace").unwrap_or_default(),
             priority: fields.int("priority", 0..=9).unwrap_or(0) as u8,
+            budget: fields.value("budget"),
             status: fields.text("status"),
             limit: fields
                 .int("limit", 1..=MAX_LIST_LIMIT)
@@ -177,6 +180,7 @@ impl Call<'_> {
     async fn create(&self, request: Execute, key: Option<IdempotencyKey>) -> Result<Value, Problem> {
         let prompt = request.prompt.filter(|prompt| !prompt.trim().is_empty());
         let prompt = prompt.ok_or_else(|| Problem::bad_request("prompt_required", "Prompt is required"))?;
+        let budget = self.budget(request.budget.as_ref())?;
         self.app.may_write()?;
         if let Some(answer) = self.pay(key.as_ref()).await? {
             return Ok(answer);
@@ -194,8 +198,18 @@ impl Call<'_> {
             traceparent: self.trace.traceparent.clone(),
             max_retries: limits.max_retries,
         };
-        let created = self.orchestration().create(new, key).await?;
+        let created = self.orchestration().with_budget(budget).create(new, key).await?;
         Ok(self.created(created).await)
+    }
+
+    /// What a new run may spend: the default, as far as the caller does not say otherwise.
+    fn budget(&self, asked: Option<&Value>) -> Result<Budget, Problem> {
+        let budget = self.app.limits.budget;
+        let Some(asked) = asked else {
+            return Ok(budget);
+        };
+        let change = BudgetChange::from_value(asked).map_err(|fault| super::budget::invalid(&fault))?;
+        Ok(budget.changed(&change))
     }
 
     async fn retry(&self, request: &Execute, key: Option<IdempotencyKey>) -> Result<Value, Problem> {

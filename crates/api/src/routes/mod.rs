@@ -1,5 +1,6 @@
 //! The routes of the public surface, one module per resource.
 
+pub mod budget;
 pub mod debug;
 pub mod effects;
 pub mod events;
@@ -47,6 +48,8 @@ pub fn described() -> OpenApiRouter<App> {
         .routes(routes!(status::one))
         .routes(routes!(effects::list))
         .routes(routes!(effects::settle))
+        .routes(routes!(budget::show))
+        .routes(routes!(budget::change))
         .routes(routes!(files::list))
         .routes(routes!(files::archive))
         .routes(routes!(files::one))

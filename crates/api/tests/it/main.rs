@@ -9,6 +9,7 @@
 
 mod actions;
 mod auth;
+mod budgets;
 mod commands;
 mod creating;
 mod errors;

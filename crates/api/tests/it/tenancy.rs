@@ -92,6 +92,8 @@ fn asks(document: &Value) -> (Vec<Ask>, Vec<String>) {
                 asks.push(ask(Some(json!({"include_steps": true, "include_logs": true}))));
             } else if path.ends_with("/effects/{step_id}") {
                 asks.push(ask(Some(json!({"decision": "done"}))));
+            } else if path.ends_with("/budget") && method == Method::POST {
+                asks.push(ask(Some(json!({"budget": {"steps": 1000}}))));
             } else if url.contains("{run_id}") {
                 asks.push(ask(None));
             } else {

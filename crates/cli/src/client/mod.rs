@@ -85,6 +85,17 @@ impl Api {
         self.post(&format!("/agent/run/{run}/effects/{step}"), told).await
     }
 
+    /// What a run may spend and has spent.
+    pub async fn budget(&self, run: &str) -> Result<Value, Failure> {
+        let request = self.http.get(self.url(&format!("/agent/run/{run}/budget")));
+        json_of(self.send(request.timeout(ANSWER_TIMEOUT)).await?).await
+    }
+
+    /// Sets caps of a run.
+    pub async fn change_budget(&self, run: &str, caps: &Value) -> Result<Value, Failure> {
+        self.post(&format!("/agent/run/{run}/budget"), caps).await
+    }
+
     /// Where a file can be fetched without a token: `{"url","expires_at"}`.
     pub async fn file_url(&self, run: &str, path: &str) -> Result<Value, Failure> {
         let path = utf8_percent_encode(path, PATH);

@@ -1,5 +1,6 @@
 //! The commands, one module each, and the way to them.
 
+pub mod budget;
 pub mod doctor;
 pub mod effects;
 pub mod files;
@@ -44,6 +45,7 @@ pub async fn dispatch(console: Console, cli: Cli) -> Result<Code, Failure> {
             gc::gc(console, &place()?, &args).await
         }
         Command::Effects(args) => effects::effects(console, &Api::at(&place()?)?, &args).await,
+        Command::Budget(args) => budget::budget(console, &Api::at(&place()?)?, &args).await,
         Command::Queue(args) => queue::queue(console, &place()?, &args).await,
         Command::Doctor { json } => doctor::doctor(console, &place()?, json).await,
         Command::Migrate => system::migrate(&place()?),

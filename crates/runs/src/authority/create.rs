@@ -4,6 +4,7 @@ use super::batch::{Batch, Context, to_micros};
 use super::row::{Counters, LeaseEnd, RunRow, Times};
 use super::write;
 use crate::db::tx::{Param, Statement, params};
+use domain::budget::Budget;
 use domain::change::Change;
 use domain::event::{Event, NewEvent};
 use domain::ids::{JobId, MessageId, RunId, UserId};
@@ -49,7 +50,15 @@ pub(crate) struct Creation {
     pub(crate) job: Option<Job>,
 }
 
-pub(crate) fn platform_run(new: &NewRun, context: Context<'_>, exempt: bool) -> Creation {
+/// What a new run gets besides what its user asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Extras {
+    /// It goes on without credits.
+    pub(crate) exempt: bool,
+    pub(crate) budget: Budget,
+}
+
+pub(crate) fn platform_run(new: &NewRun, context: Context<'_>, extras: Extras) -> Creation {
     let run_id = RunId(context.ids.uuid());
     let created_at = to_micros(context.now);
     let state = fresh_state(run_id, Origin::AgentApi, RunStatus::Created);
@@ -66,7 +75,7 @@ pub(crate) fn platform_run(new: &NewRun, context: Context<'_>, exempt: bool) -> 
     let message_id = MessageId(batch.context.ids.uuid());
     let said_at = batch.push(NewEvent::message(message_id, "user", &new.prompt));
     let job = new.auto_start.then(|| queued(&mut batch));
-    let mut fresh = fresh_params(new, exempt);
+    let mut fresh = fresh_params(new, extras);
     fresh.extend(params![message_id.0, said_at, job.as_ref().map(write::job_json)]);
     let (statement, run, events) = batch.finish_new(fresh);
     let mut statements = vec![statement];
@@ -96,11 +105,14 @@ fn queued(batch: &mut Batch<'_>) -> Job {
 /// Member of a run's metadata: it goes on without credits.
 const CREDITS_EXEMPT: &str = "credits_exempt";
 
+/// Member of a run's metadata: its caps.
+const BUDGET: &str = "budget";
+
 /// Member of a run's metadata: its worker is to bring it the files of the run it repeats.
 const COPY_WORKSPACE: &str = "copy_workspace";
 
 /// What never changes of a run.
-fn fresh_params(new: &NewRun, exempt: bool) -> Vec<Param> {
+fn fresh_params(new: &NewRun, extras: Extras) -> Vec<Param> {
     let mut metadata = match &new.project_id {
         Some(project) => json!({"project_id": project}),
         None => Value::Object(serde_json::Map::new()),
@@ -108,7 +120,10 @@ fn fresh_params(new: &NewRun, exempt: bool) -> Vec<Param> {
     if new.copy_workspace {
         metadata[COPY_WORKSPACE] = Value::Bool(true);
     }
-    if exempt {
+    if !extras.budget.is_empty() {
+        metadata[BUDGET] = extras.budget.to_value();
+    }
+    if extras.exempt {
         metadata[CREDITS_EXEMPT] = Value::Bool(true);
     }
     params![

@@ -2,8 +2,9 @@
 
 use super::{CommandError, Committed, Created, IdempotencyKey, NewRun, Orchestration};
 use crate::authority::batch::to_micros;
-use crate::authority::create::{self, Creation};
+use crate::authority::create::{self, Creation, Extras};
 use crate::authority::row::RunRow;
+use crate::budget::stored_budget;
 use crate::db::tx::{self, Statement, Tx, params};
 use crate::figures;
 use crate::store::StoreError;
@@ -33,7 +34,7 @@ const REPLAYED: &str = "SELECT request_hash, answer FROM agent_idempotency
 const STORE_ANSWER: &str = "UPDATE agent_idempotency SET answer = $3 WHERE user_id = $1 AND key = $2";
 
 const RETRY_SOURCE: &str =
-    "SELECT r.status, r.origin, r.prompt, r.priority, r.metadata ->> 'project_id' AS project_id,
+    "SELECT r.status, r.origin, r.prompt, r.priority, r.metadata ->> 'project_id' AS project_id, r.metadata -> 'budget' AS budget,
         coalesce((SELECT array_agg(c.connector_id ORDER BY c.position) FROM agent_run_connectors c
                    WHERE c.run_id = r.id), '{}') AS connector_ids
     FROM agent_runs r WHERE r.id = $1 AND r.user_id = $2";
@@ -53,7 +54,7 @@ impl Orchestration {
     /// Makes a run. Of simultaneous calls with one key one makes it, the others get its answer.
     pub async fn create(&self, new: NewRun, key: Option<IdempotencyKey>) -> Result<Created, CommandError> {
         let Some(key) = key else {
-            let creation = create::platform_run(&new, self.context(), self.exempt);
+            let creation = create::platform_run(&new, self.context(), self.extras());
             let written = tx::write(&self.db, creation.statements).await;
             written.inspect_err(|_| figures::commit_failed())?;
             return Ok(created(creation.run, creation.events, creation.job));
@@ -70,7 +71,7 @@ impl Orchestration {
             run,
             events,
             job,
-        } = create::platform_run(&new, self.context(), self.exempt);
+        } = create::platform_run(&new, self.context(), self.extras());
         let params = params![new.user_id.0.clone(), key.key, answer(&run.state)];
         statements.push(Statement::new(STORE_ANSWER, params));
         tx.commit(statements)
@@ -86,6 +87,13 @@ impl Orchestration {
         let params = params![user.0.clone(), key.key.clone(), expired];
         let rows = tx::query(&self.db, Statement::new(REPLAYED, params)).await?;
         rows.first().map(|row| same_request(row, key)).transpose()
+    }
+
+    const fn extras(&self) -> Extras {
+        Extras {
+            exempt: self.exempt,
+            budget: self.budget,
+        }
     }
 
     fn take_key(&self, user: &UserId, key: &IdempotencyKey) -> Statement {
@@ -152,7 +160,8 @@ impl Orchestration {
             traceparent: traceparent.to_owned(),
             max_retries,
         };
-        self.create(new, key).await
+        // The new run may spend as much as the one it repeats.
+        self.with_budget(stored_budget(row)?).create(new, key).await
     }
 }
 

@@ -20,6 +20,7 @@ use crate::db::tx::Tx;
 use crate::figures;
 use crate::restore;
 use domain::breakage::{self, Breakage};
+use domain::budget::Budget;
 use domain::change::Change;
 use domain::clock::{Clock, Ids};
 use domain::command::{Command, Expiry, Release};
@@ -45,6 +46,8 @@ pub struct Orchestration {
     redactor: Arc<Redactor>,
     /// New runs go on when their user has no credits.
     exempt: bool,
+    /// Of new runs.
+    budget: Budget,
 }
 
 impl Orchestration {
@@ -57,6 +60,7 @@ impl Orchestration {
             opening: None,
             redactor: Arc::default(),
             exempt: false,
+            budget: Budget::default(),
         }
     }
 
@@ -85,6 +89,15 @@ impl Orchestration {
     pub fn exempt_from_credits(&self, exempt: bool) -> Self {
         Self {
             exempt,
+            ..self.clone()
+        }
+    }
+
+    /// The runs it makes have this budget.
+    #[must_use]
+    pub fn with_budget(&self, budget: Budget) -> Self {
+        Self {
+            budget,
             ..self.clone()
         }
     }

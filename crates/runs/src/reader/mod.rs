@@ -3,6 +3,7 @@
 mod effects;
 mod events;
 mod files;
+mod funds;
 mod lists;
 pub(crate) mod rows;
 mod views;

@@ -8,6 +8,7 @@
 )]
 
 mod access;
+mod budgets;
 mod claims;
 mod commands;
 mod create;
