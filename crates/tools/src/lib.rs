@@ -5,10 +5,13 @@
 //! Whatever a model or a page can point at is dialled through `outbound`'s guard; addresses that the operator set are
 //! trusted. What other systems answer is hostile input: limited in size and time, told to the model as text.
 
+pub mod browser;
 mod connector;
 mod fetch;
 mod http;
 mod input;
+pub mod launch;
+pub mod mcp;
 mod options;
 mod run;
 mod search;
