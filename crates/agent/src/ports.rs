@@ -205,6 +205,11 @@ pub trait RemoteTools: Send + Sync + 'static {
     fn effect_of(&self, tool_name: &str, tool_input: &Value) -> Option<Effect>;
     /// What a call reads and where it acts, for the policy of the run.
     fn labels_of(&self, tool_name: &str, tool_input: &Value) -> Labels;
+    /// A hash over all that another system says of a tool. Part of what a person is asked to approve: a tool that is described
+    /// otherwise is asked for again. None for tools whose description is ours.
+    fn pin_of(&self, _tool_name: &str) -> Option<String> {
+        None
+    }
     /// Calls it. The call's idempotency key and epoch go with the request, so that the other system can drop what it has
     /// done already and refuse what comes from a worker that lost the run.
     /// [`ToolError::Unknown`] when the request may have been carried out and no answer came.

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::task::JoinHandle;
+use tokio::time::{Duration, Instant};
 
 /// In an argument: where the proxy listens as the program sees it, as `host:port`.
 pub const PROXY_HERE: &str = "{proxy}";
@@ -87,6 +88,8 @@ impl Launcher for NoLauncher {
 
 /// What is kept of the complaints of a program.
 const LAST_WORDS: usize = 2048;
+const LAST_MOMENT: Duration = Duration::from_millis(300);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// The end of what a program wrote to standard error; reads on, so that it never waits for us.
 #[derive(Debug)]
@@ -111,13 +114,12 @@ impl LastWords {
         Self { kept, reading }
     }
 
-    /// Whether the program, and all it started, has closed it.
-    pub(crate) fn is_final(&self) -> bool {
-        self.reading.is_finished()
-    }
-
-    /// The last line with anything in it.
-    pub(crate) fn line(&self) -> String {
+    /// The last line with anything in it; of a program that is ending, after a moment for all of it to come.
+    pub(crate) async fn line(&self) -> String {
+        let until = Instant::now() + LAST_MOMENT;
+        while !self.reading.is_finished() && Instant::now() < until {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let text = String::from_utf8_lossy(&kept).into_owned();
         let line = text
@@ -137,8 +139,6 @@ mod tests {
         let mut long = vec![b'x'; 100_000];
         long.extend_from_slice(b"\nlast \x1b[31mwords\n\n");
         let words = LastWords::of(std::io::Cursor::new(long));
-        let line = || async { words.is_final().then(|| words.line()) };
-        let line = testkit::eventually_some(std::time::Duration::from_secs(5), line).await;
-        assert_eq!(line.unwrap(), "last [31mwords");
+        assert_eq!(words.line().await, "last [31mwords");
     }
 }

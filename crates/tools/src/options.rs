@@ -1,5 +1,7 @@
 //! Settings of the tools. An empty value counts as absent.
 
+use crate::browser::BrowserOptions;
+use crate::mcp::{ConfigFault, McpOptions};
 use outbound::Guard;
 use reqwest::Url;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -71,6 +73,10 @@ pub struct ToolOptions {
     /// Let fetch read loopback, private and link-local addresses
     #[arg(long, env = "FETCH_ALLOW_PRIVATE", default_value_t = false, action = clap::ArgAction::Set)]
     pub fetch_allow_private: bool,
+    #[command(flatten)]
+    pub browser: BrowserOptions,
+    #[command(flatten)]
+    pub mcp: McpOptions,
 }
 
 /// Why the tools cannot be made.
@@ -78,6 +84,8 @@ pub struct ToolOptions {
 pub enum SetupError {
     #[error("{setting}: {fault}")]
     Setting { setting: &'static str, fault: String },
+    #[error(transparent)]
+    Mcp(#[from] ConfigFault),
     #[error("the HTTP client cannot be made")]
     Client(#[from] reqwest::Error),
 }
@@ -103,7 +111,12 @@ impl ToolOptions {
             &self.slack_bot_token,
         ];
         let present = keys.into_iter().filter_map(|key| present(key.as_ref()));
-        present.map(|key| key.expose_secret().to_owned()).collect()
+        let keys = present.map(|key| key.expose_secret().to_owned());
+        // An address for debugging often has its key in it.
+        keys.chain(self.browser.browser_cdp_url.clone())
+            .chain(self.mcp.secrets())
+            .filter(|secret| !secret.trim().is_empty())
+            .collect()
     }
 
     /// Faults of values, one sentence each.
@@ -138,7 +151,8 @@ impl ToolOptions {
             .into_iter()
             .filter(|(_, value, largest)| !(1..=*largest).contains(value))
             .map(|(setting, _, largest)| format!("{setting}: must be 1 to {largest}"));
-        of_urls.chain(of_limits).collect()
+        let of_mcp = self.mcp.fault().map(|fault| fault.to_string());
+        of_urls.chain(of_limits).chain(of_mcp).collect()
     }
 
     /// The search vendor: the first whose key, or address, is set.

@@ -1,7 +1,10 @@
 //! The tools of a worker and of one run: which names are theirs, what a call may do, and where it goes.
 
+use crate::browser::{self, Browser, BrowserOfRun};
 use crate::connector::{Connectors, only_reads};
 use crate::fetch::Fetch;
+use crate::launch::{Launcher, NoLauncher};
+use crate::mcp::{Mcp, McpOfRun};
 use crate::options::{SetupError, ToolOptions};
 use crate::search::Search;
 use crate::unconfigured;
@@ -15,7 +18,11 @@ use tokio_util::sync::CancellationToken;
 
 /// The tools of a worker. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Tools(Arc<Shared>);
+pub struct Tools {
+    shared: Arc<Shared>,
+    browser: Arc<Browser>,
+    mcp: Arc<Mcp>,
+}
 
 #[derive(Debug)]
 struct Shared {
@@ -38,6 +45,8 @@ pub struct OfRun<W> {
 pub struct RunTools<W> {
     tools: Tools,
     run: OfRun<W>,
+    browser: BrowserOfRun,
+    mcp: McpOfRun,
 }
 
 impl Tools {
@@ -60,32 +69,71 @@ impl Tools {
     }
 
     fn with_fetch(options: &ToolOptions, fetch: Fetch) -> Result<Self, SetupError> {
-        Ok(Self(Arc::new(Shared {
-            search: Search::new(options)?,
-            fetch,
-            connectors: Connectors::new(options)?,
-        })))
+        let launcher: Arc<dyn Launcher> = Arc::new(NoLauncher {
+            reason: "nothing can be isolated here".to_owned(),
+        });
+        let mcp = Mcp::load(&options.mcp, launcher.clone());
+        Ok(Self {
+            shared: Arc::new(Shared {
+                search: Search::new(options)?,
+                fetch,
+                connectors: Connectors::new(options)?,
+            }),
+            browser: Arc::new(Browser::new(&options.browser, launcher)),
+            mcp: Arc::new(mcp?),
+        })
+    }
+
+    /// With somebody who starts browsers and servers; without, only those that run already are of use.
+    #[must_use]
+    pub fn with_launcher(self, launcher: Arc<dyn Launcher>) -> Self {
+        Self {
+            browser: Arc::new(self.browser.with_launcher(launcher.clone())),
+            mcp: Arc::new(self.mcp.with_launcher(launcher)),
+            ..self
+        }
+    }
+
+    /// The MCP servers there are.
+    pub fn mcp(&self) -> &Mcp {
+        &self.mcp
     }
 
     /// One line per tool that is set up; connectors are asked whether they know their token. A search would cost.
     pub async fn check(&self) -> Vec<(String, Result<String, String>)> {
+        let browser = self.browser.is_configured().then(|| self.browser.describe());
+        let servers = self.mcp.is_configured().then(|| self.mcp.describe());
+        let ours = [("browser", browser), ("MCP servers", servers)];
+        let ours = ours
+            .into_iter()
+            .filter_map(|(name, said)| Some((name.to_owned(), Ok(said?))));
         let search = self
-            .0
+            .shared
             .search
             .describe()
             .map(|said| ("search".to_owned(), Ok(said)));
-        let connectors = self.0.connectors.check().await;
+        let connectors = self.shared.connectors.check().await;
         let connectors = connectors
             .into_iter()
             .map(|(name, result)| (format!("connector {name}"), result));
-        search.into_iter().chain(connectors).collect()
+        search.into_iter().chain(connectors).chain(ours).collect()
     }
 
     pub fn of_run<W: Workspace>(&self, run: OfRun<W>) -> RunTools<W> {
         RunTools {
             tools: self.clone(),
             run,
+            browser: BrowserOfRun::new(self.browser.clone()),
+            mcp: McpOfRun::default(),
         }
+    }
+}
+
+impl<W> RunTools<W> {
+    /// With the MCP servers of the run, which are connected for one drive.
+    #[must_use]
+    pub fn with_mcp(self, mcp: McpOfRun) -> Self {
+        Self { mcp, ..self }
     }
 }
 
@@ -96,6 +144,7 @@ enum Kind {
     Fetch,
     Connector,
     Browser,
+    Mcp,
 }
 
 impl Kind {
@@ -105,6 +154,7 @@ impl Kind {
             "fetch" => Some(Self::Fetch),
             "connector" => Some(Self::Connector),
             "browser" => Some(Self::Browser),
+            name if McpOfRun::claims(name) => Some(Self::Mcp),
             _ => None,
         }
     }
@@ -113,12 +163,14 @@ impl Kind {
 impl<W: Workspace> RemoteTools for RunTools<W> {
     /// Only what is set up: a tool that can do nothing would be tried in vain.
     fn specs(&self) -> Vec<ToolSpec> {
-        let shared = &self.tools.0;
+        let shared = &self.tools.shared;
         let fetch = Some(shared.fetch.spec());
         let connectors = shared.connectors.spec(&self.run.connector_ids);
-        [shared.search.spec(), fetch, connectors]
+        let browser = self.tools.browser.is_configured().then(browser::spec);
+        [shared.search.spec(), fetch, connectors, browser]
             .into_iter()
             .flatten()
+            .chain(self.mcp.specs())
             .collect()
     }
 
@@ -127,6 +179,7 @@ impl<W: Workspace> RemoteTools for RunTools<W> {
             Kind::Search | Kind::Fetch => Effect::Pure,
             Kind::Connector if only_reads(tool_input) => Effect::Pure,
             Kind::Connector | Kind::Browser => Effect::AtMostOnce,
+            Kind::Mcp => self.mcp.effect_of(tool_name),
         })
     }
 
@@ -136,18 +189,28 @@ impl<W: Workspace> RemoteTools for RunTools<W> {
             Some(Kind::Connector) if only_reads(tool_input) => labels(true, true, false),
             Some(Kind::Connector) => labels(false, false, true),
             // What they send out can carry data: the words of a query, the path of an address.
-            Some(Kind::Search | Kind::Fetch | Kind::Browser) => labels(true, false, true),
+            Some(Kind::Search | Kind::Fetch) => labels(true, false, true),
+            Some(Kind::Browser) => browser::labels_of(tool_input),
+            Some(Kind::Mcp) => self.mcp.labels_of(tool_name),
         }
+    }
+
+    fn pin_of(&self, tool_name: &str) -> Option<String> {
+        self.mcp.pin_of(tool_name).map(str::to_owned)
     }
 
     async fn call(&self, call: &Call<'_>, cancel: &CancellationToken) -> Result<ToolResult, ToolError> {
         let work = async {
-            let shared = &self.tools.0;
+            let shared = &self.tools.shared;
             match Kind::of(call.tool_name) {
                 Some(Kind::Search) => Ok(shared.search.call(call.tool_input).await),
                 Some(Kind::Fetch) => Ok(shared.fetch.call(call.tool_input).await),
                 Some(Kind::Connector) => shared.connectors.call(call, &self.run.connector_ids).await,
-                Some(Kind::Browser) => Ok(unconfigured::browser(call.tool_input)),
+                Some(Kind::Browser) if !self.tools.browser.is_configured() => {
+                    Ok(unconfigured::browser(call.tool_input))
+                }
+                Some(Kind::Browser) => self.browser.call(call, &self.run.workspace, cancel).await,
+                Some(Kind::Mcp) => self.mcp.call(call, &self.run.workspace, cancel).await,
                 None => Ok(ToolResult::failed(
                     format!("Unknown tool: {}", call.tool_name),
                     0.0,

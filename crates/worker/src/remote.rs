@@ -41,6 +41,10 @@ impl RemoteTools for Remote {
         self.tools.labels_of(tool_name, tool_input)
     }
 
+    fn pin_of(&self, tool_name: &str) -> Option<String> {
+        self.tools.pin_of(tool_name)
+    }
+
     async fn call(&self, call: &Call<'_>, cancel: &CancellationToken) -> Result<ToolResult, ToolError> {
         if self.counts(call.tool_name, call.tool_input) {
             return self.counting.call(call, cancel).await;

@@ -78,6 +78,11 @@ impl<W: Workspace, S: Sandbox, R: RemoteTools> Router<'_, W, S, R> {
         }
     }
 
+    /// The hash over what another system says of a tool, if it is one of another system.
+    pub fn pin_of(&self, tool_name: &str) -> Option<String> {
+        self.remote.pin_of(tool_name)
+    }
+
     /// Every tool as told to the model, in a fixed order.
     pub fn specs(&self) -> Vec<ToolSpec> {
         let mut all = specs();

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 /// Of the tool `browser`.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct BrowserOptions {
-    /// Debugging address of a running Chromium (http or ws); without it a local one is started in a sandbox
+    /// Debugging address of a running Chromium (http or ws) for the tool browser
     #[arg(long, env = "BROWSER_CDP_URL", hide_env_values = true)]
     pub browser_cdp_url: Option<String>,
-    /// The local Chromium [default: chromium, chromium-browser or google-chrome, whichever is found first]
+    /// Without BROWSER_CDP_URL: a Chromium to start in a sandbox; auto is the first installed one [default: none]
     #[arg(long, env = "BROWSER_BIN")]
     pub browser_bin: Option<PathBuf>,
     /// Let the browser open loopback, private and link-local addresses

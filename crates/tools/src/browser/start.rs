@@ -56,7 +56,7 @@ const ARGUMENTS: [&str; 27] = [
     "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
 ];
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum How {
     /// Says what to set.
     Not,
@@ -65,7 +65,7 @@ enum How {
 }
 
 /// How this worker comes to browsers.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Browser {
     how: How,
     guard: Guard,
@@ -125,7 +125,15 @@ fn opens(input: &Input) -> bool {
 
 impl Browser {
     pub fn new(options: &BrowserOptions, launcher: Arc<dyn Launcher>) -> Self {
-        let how = match (&options.browser_cdp_url, &options.browser_bin) {
+        let url = options
+            .browser_cdp_url
+            .as_ref()
+            .filter(|url| !url.trim().is_empty());
+        let bin = options
+            .browser_bin
+            .as_ref()
+            .filter(|bin| !bin.as_os_str().is_empty());
+        let how = match (url, bin) {
             (Some(url), _) => How::Remote(url.clone()),
             (None, Some(bin)) => found(bin).map_or(How::Not, How::Local),
             (None, None) => How::Not,
@@ -141,6 +149,15 @@ impl Browser {
     #[must_use]
     pub fn with_guard(self, guard: Guard) -> Self {
         Self { guard, ..self }
+    }
+
+    /// With somebody else who starts programs.
+    #[must_use]
+    pub fn with_launcher(&self, launcher: Arc<dyn Launcher>) -> Self {
+        Self {
+            launcher,
+            ..self.clone()
+        }
     }
 
     pub fn is_configured(&self) -> bool {
@@ -190,7 +207,7 @@ impl Browser {
                 proxy: Some(proxy),
                 _alive: Some(launched.alive),
             }),
-            Err(error) => Err(LaunchFault(format!("{error}: {}", words.line()))),
+            Err(error) => Err(LaunchFault(format!("{error}: {}", words.line().await))),
         }
     }
 

@@ -83,7 +83,10 @@ pub(super) async fn connect(
         Way::Http { .. } => reach(&server.way).await?,
     };
     let listed = connection.list(name).await;
-    connection.tools = listed.map_err(|error| connection.blame(&error))?;
+    connection.tools = match listed {
+        Ok(tools) => tools,
+        Err(error) => return Err(connection.blame(&error).await),
+    };
     let pin = pin_of(&connection.tools);
     tracing::info!(
         server = name,
@@ -126,7 +129,7 @@ async fn start(way: &Way, launcher: &dyn Launcher) -> Result<Connection, String>
     let served = client().serve_with_lifecycle(transport, both_eras()).await;
     match served {
         Ok(service) => Ok(Connection::over(service, Some(words), Some(launched.alive))),
-        Err(error) => Err(with_words(&causes(&error), &words)),
+        Err(error) => Err(with_words(&causes(&error), &words).await),
     }
 }
 
@@ -170,8 +173,8 @@ fn causes(error: &dyn Error) -> String {
     said.chars().take(500).collect()
 }
 
-fn with_words(said: &str, words: &LastWords) -> String {
-    match words.line() {
+async fn with_words(said: &str, words: &LastWords) -> String {
+    match words.line().await {
         line if line.is_empty() => said.to_owned(),
         line => format!("{said} ({line})"),
     }
@@ -241,18 +244,18 @@ impl Connection {
                 "it answers with a task, which is not possible here".to_owned(),
             )),
             Err(ServiceError::McpError(error)) => Err(CallFault::Refused(error.message.to_string())),
-            Err(error) => Err(CallFault::Lost(self.blame(&error))),
+            Err(error) => Err(CallFault::Lost(self.blame(&error).await)),
         }
     }
 
     /// An error with the last words of the program.
-    fn blame(&self, error: &ServiceError) -> String {
+    async fn blame(&self, error: &ServiceError) -> String {
         let said = match error {
             ServiceError::TransportClosed => "the server ended".to_owned(),
             other => causes(other),
         };
         match &self.words {
-            Some(words) => with_words(&said, words),
+            Some(words) => with_words(&said, words).await,
             None => said,
         }
     }

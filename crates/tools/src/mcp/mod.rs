@@ -36,7 +36,7 @@ use tool::{ANYTHING, Tool};
 const MOST_SERVERS: usize = 16;
 
 /// The servers a worker knows.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Mcp {
     servers: BTreeMap<String, Server>,
     default_servers: Vec<String>,
@@ -75,9 +75,17 @@ impl Mcp {
         })
     }
 
-    /// Values of environments and headers, which must never be shown.
-    pub fn secrets(&self) -> Vec<String> {
-        self.servers.values().flat_map(Server::secrets).collect()
+    /// With somebody else who starts programs.
+    #[must_use]
+    pub fn with_launcher(&self, launcher: AnyLauncher) -> Self {
+        Self {
+            launcher,
+            ..self.clone()
+        }
+    }
+
+    pub fn is_configured(&self) -> bool {
+        !self.servers.is_empty()
     }
 
     /// For the log and for `check`.

@@ -10,9 +10,9 @@ use tokio_util::task::AbortOnDropHandle;
 use tools::launch::{Launch, LaunchFault, Launched, Launcher, Network, PROXY_HERE, SCRATCH_HERE};
 
 #[derive(Debug, Default)]
-pub struct Bare {
+pub(crate) struct Bare {
     /// Of the program started last.
-    pub pid: AtomicU32,
+    pub(crate) pid: AtomicU32,
 }
 
 struct Alive {

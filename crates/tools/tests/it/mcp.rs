@@ -156,7 +156,6 @@ async fn answers_become_results_and_errors_no_success() {
     assert_eq!(sum.output["structured"], json!({"result": 5}));
     let failed = run.call("mcp__newest__fail", json!({})).await;
     assert!(!failed.success && failed.error.is_some(), "{failed:?}");
-    eprintln!("{failed:?}");
     let picture = run.call("mcp__newest__picture", json!({})).await;
     let path = &picture.artifacts[0].file_path;
     assert_eq!(run.workspace.read(path).await.unwrap().as_ref(), b"\x89PNG");
