@@ -5,10 +5,15 @@
 //! running step settle and begin nothing. `cancel`: the run was stopped or the lease is lost, end the running step at once
 //! and write nothing more.
 
+mod care;
+mod kept_outputs;
+mod phases;
 mod spending;
 mod step_events;
+mod together;
 mod tool_calls;
 
+use self::care::Care;
 use crate::parse;
 use crate::planner::{self, Planned};
 use crate::ports::{CommitError, Model, ModelReply, RemoteTools, RunLog, Sandbox, Workspace};
@@ -125,18 +130,20 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
         if !held_back.is_empty() {
             self.commit(held_back).await?;
         }
+        let mut care = self.care();
         loop {
             match machine.next() {
                 Next::End(status) => return Ok(Outcome::Finished(status)),
                 Next::Wait => return Ok(Outcome::Waiting),
                 Next::CallModel { turn } => {
+                    self.look_after(snapshot, &mut care).await?;
                     self.may_go_on()?;
                     let mut ended = machine.before_turn();
                     if ended.is_empty() && !self.can_pay().await? {
                         ended = machine.out_of_credits();
                     }
                     if ended.is_empty() {
-                        self.take_turn(snapshot, &mut machine, turn).await?;
+                        self.take_turn(snapshot, &mut machine, &mut care, turn).await?;
                     } else {
                         self.commit(ended).await?;
                     }
@@ -266,22 +273,31 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
         }
     }
 
-    async fn take_turn(&self, snapshot: &mut Snapshot, machine: &mut Supervisor, number: u32) -> Flow<()> {
-        let request = turn_request(snapshot, number, self.tools.specs());
+    async fn take_turn(
+        &self,
+        snapshot: &mut Snapshot,
+        machine: &mut Supervisor,
+        care: &mut Care,
+        number: u32,
+    ) -> Flow<()> {
+        let messages = care.messages(snapshot);
+        let request = turn_request(snapshot, number, messages, self.tools.specs());
         let reply = self.ask(RunStatus::Executing, &request).await?;
-        let turn = parse::turn(number, &reply);
+        let mut turn = parse::turn(number, &reply);
+        self.check_phases(snapshot, &mut turn);
         let ModelReply {
             usage,
             model,
             provider,
             ..
         } = reply;
-        let mut stored = vec![Change::TurnStored {
+        let mut stored = care.events();
+        stored.push(Change::TurnStored {
             turn: turn.clone(),
             model,
             provider,
             usage,
-        }];
+        });
         let applied = machine.on_turn(&turn);
         snapshot.turns.push(turn);
         stored.extend(applied.changes);

@@ -49,15 +49,16 @@ pub struct Snapshot {
 impl Snapshot {
     /// The stored step of a place in the script of turns.
     pub fn step(&self, turn: u32, action: u32) -> Option<&StoredStep> {
+        // It is nearly always one of the last.
         self.steps
             .iter()
-            .find(|step| step.turn == turn && step.action == action)
+            .rfind(|step| step.turn == turn && step.action == action)
     }
 
     pub(crate) fn step_mut(&mut self, turn: u32, action: u32) -> Option<&mut StoredStep> {
         self.steps
             .iter_mut()
-            .find(|step| step.turn == turn && step.action == action)
+            .rfind(|step| step.turn == turn && step.action == action)
     }
 }
 

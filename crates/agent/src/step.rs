@@ -1,8 +1,8 @@
 //! What a turn asks for and what a step leaves: pure pieces of the driver.
 
-use crate::conversation::{TURN_SYSTEM, messages};
+use crate::conversation::TURN_SYSTEM;
 use crate::planner::TEMPERATURE;
-use crate::ports::{ModelRequest, Purpose, ToolSpec};
+use crate::ports::{ChatMessage, ModelRequest, Purpose, ToolSpec};
 use crate::snapshot::{Snapshot, StoredStep, assistant_message, step_id};
 use crate::supervisor::DueTool;
 use domain::change::{Change, NewStep};
@@ -15,18 +15,19 @@ use serde_json::{Value, json};
 /// A turn asks for at most this many tokens.
 pub(crate) const TURN_MAX_TOKENS: u32 = 2048;
 
-pub(crate) fn turn_request(snapshot: &Snapshot, number: u32, tools: Vec<ToolSpec>) -> ModelRequest {
+pub(crate) fn turn_request(
+    snapshot: &Snapshot,
+    number: u32,
+    messages: Vec<ChatMessage>,
+    tools: Vec<ToolSpec>,
+) -> ModelRequest {
     ModelRequest {
         run_id: snapshot.run_id,
         purpose: Purpose::Turn { number },
         attempt: snapshot.attempt,
         prompt: snapshot.prompt.clone(),
         system: TURN_SYSTEM.to_owned(),
-        messages: snapshot
-            .plan
-            .as_ref()
-            .map(|plan| messages(snapshot, plan))
-            .unwrap_or_default(),
+        messages,
         tools,
         max_tokens: TURN_MAX_TOKENS,
         temperature: TEMPERATURE,

@@ -6,13 +6,15 @@
 //! the commit of a result every action up to the next tool call. Hence the number of settled steps of the
 //! last turn says exactly where a run stands, and replaying the stored turns and results rebuilds the machine.
 
+use crate::parse::PHASE_COMPLETE;
+use crate::replan::REPLAN;
 use crate::snapshot::{Snapshot, assistant_message};
 use domain::action::{Action, ActionKind};
 use domain::change::RunError;
 use domain::ids::RunId;
 use domain::{Change, LogType, NewEvent, RunStatus, ToolResult, Turn};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::VecDeque;
 
 /// This many replies in a row that hold no valid action end the run.
@@ -25,6 +27,16 @@ pub struct Limits {
     pub max_turns: u32,
     /// `AGENT_MAX_CONSECUTIVE_FAILURES`: failing steps in a row.
     pub max_failures: u32,
+    /// `AGENT_CONTEXT_TOKENS`: the model's view of the run, in estimated tokens.
+    pub context_tokens: u32,
+    /// `AGENT_PARALLEL_CALLS`: reading calls of one turn that run side by side.
+    pub parallel_calls: u32,
+    /// `AGENT_STEP_TIMEOUT_SECONDS`: of a tool without a limit of its own.
+    pub step_timeout_seconds: u64,
+    /// `AGENT_STALL_DETECTION`: warn of loops, then pause.
+    pub detect_stalls: bool,
+    /// `AGENT_CHECK_OUTPUTS`: a phase ends when the files it was to make are there.
+    pub check_outputs: bool,
 }
 
 impl Default for Limits {
@@ -32,6 +44,11 @@ impl Default for Limits {
         Self {
             max_turns: 50,
             max_failures: 5,
+            context_tokens: crate::context::CONTEXT_TOKENS,
+            parallel_calls: 4,
+            step_timeout_seconds: 600,
+            detect_stalls: false,
+            check_outputs: false,
         }
     }
 }
@@ -170,6 +187,25 @@ impl Supervisor {
         }
     }
 
+    /// The tool calls that are due one after the other, with nothing in between.
+    pub fn due_tools(&self) -> impl Iterator<Item = DueTool> {
+        let queue = if self.ended.is_some() || self.waiting {
+            None
+        } else {
+            Some(&self.queue)
+        };
+        let tools = queue
+            .into_iter()
+            .flatten()
+            .take_while(|(_, action)| action.kind == ActionKind::Tool);
+        tools.map(|(action, call)| DueTool {
+            turn: self.last_turn,
+            action: *action,
+            phase: self.phase,
+            call: call.clone(),
+        })
+    }
+
     /// The turn limit, checked before a turn is asked for.
     pub fn before_turn(&mut self) -> Vec<Change> {
         if self.last_turn < self.limits.max_turns {
@@ -200,10 +236,11 @@ impl Supervisor {
 
     /// Takes the result of the tool call that was due; the changes belong into one commit with the settled step.
     pub fn on_result(&mut self, result: &ToolResult) -> Applied {
-        self.queue.pop_front();
+        let settled = self.queue.pop_front();
         if result.success {
             self.failures = 0;
-            return self.apply_until_tool();
+            let steered = settled.map(|(index, action)| self.steered(index, &action, result));
+            return self.then_until_tool(steered.unwrap_or_default());
         }
         self.failures += 1;
         if self.failures < self.limits.max_failures {
@@ -229,8 +266,31 @@ impl Supervisor {
         applied
     }
 
+    /// A call that steers the run has its effect here.
+    fn steered(&mut self, index: u32, action: &Action, result: &ToolResult) -> Applied {
+        match action.tool_name.as_deref() {
+            Some(REPLAN) => {
+                let phases = result.output.get("phases").and_then(Value::as_u64);
+                self.phases = phases.map_or(self.phases, |phases| phases as u32);
+                Applied::default()
+            }
+            Some(PHASE_COMPLETE) => {
+                let input = action.tool_input.as_ref();
+                let summary = input.and_then(|input| input.get("summary")?.as_str());
+                let said = summary.filter(|text| !text.trim().is_empty()).map(|text| {
+                    Change::MessageAdded(assistant_message(self.run_id, self.last_turn, index, text))
+                });
+                Applied::of(said.into_iter().collect()).then(self.complete_phase())
+            }
+            _ => Applied::default(),
+        }
+    }
+
     fn apply_until_tool(&mut self) -> Applied {
-        let mut applied = Applied::default();
+        self.then_until_tool(Applied::default())
+    }
+
+    fn then_until_tool(&mut self, mut applied: Applied) -> Applied {
         while self.ended.is_none() && !self.waiting {
             match self.queue.pop_front() {
                 None => break,

@@ -5,6 +5,7 @@
 //! | `Log` | – | the given one |
 //! | `Status` | `agent_runs` | `state_transition`; a final one is followed by `complete` |
 //! | `PlanStored` | `agent_runs.plan`, `plan_version`, `current_phase` = 1 | `info` with `event` = `plan` |
+//! | `PlanRevised` | `agent_runs.plan`, `plan_version`; the phase stays | `info` with `event` = `replan`, reason and difference |
 //! | `TurnStored` | `agent_turns`, `token_records` | `info` `Agent reasoning: …` per reasoning |
 //! | `CallBilled` | `token_records` | none |
 //! | `BudgetSet` | `agent_runs.metadata.budget` | none; the caller logs what changed |
@@ -26,7 +27,7 @@ use crate::action::{Turn, Usage};
 use crate::budget::Budget;
 use crate::event::NewEvent;
 use crate::ids::{MessageId, StepId};
-use crate::plan::Plan;
+use crate::plan::{Plan, PlanDifference};
 use crate::run::StepStatus;
 use crate::status::RunStatus;
 use crate::tool::{Effect, ToolResult};
@@ -103,6 +104,12 @@ pub enum Change {
     PlanStored {
         plan: Plan,
     },
+    /// The rest of the plan was changed on the way.
+    PlanRevised {
+        plan: Plan,
+        reason: String,
+        difference: PlanDifference,
+    },
     TurnStored {
         turn: Turn,
         model: String,
@@ -174,6 +181,7 @@ impl Change {
             | Self::StepReset { .. }
             | Self::StepUnknown { .. }
             | Self::WorkspaceCopied
+            | Self::PlanRevised { .. }
             | Self::PhaseAdvanced { .. } => true,
             Self::Status { .. }
             | Self::PlanStored { .. }

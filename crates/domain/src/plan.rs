@@ -38,6 +38,17 @@ pub struct Phase {
     pub expected_outputs: Vec<String>,
 }
 
+impl Phase {
+    fn does_the_same_as(&self, other: &Self) -> bool {
+        let placed = Self {
+            phase_number: other.phase_number,
+            dependencies: other.dependencies.clone(),
+            ..self.clone()
+        };
+        placed == *other
+    }
+}
+
 /// Why a plan is refused; the text goes back to the model.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum PlanFault {
@@ -55,7 +66,37 @@ pub enum PlanFault {
     CreditSum { sum: f64, total: f64 },
 }
 
+/// What a new plan has more, less or otherwise than the one before, by names of phases.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanDifference {
+    pub added: Vec<String>,
+    pub removed: Vec<String>,
+    pub changed: Vec<String>,
+}
+
 impl Plan {
+    /// How this plan differs from an older one. A phase that has only another number counts as the same.
+    pub fn difference(&self, older: &Self) -> PlanDifference {
+        let same_name =
+            |plan: &Self, name: &str| plan.phases.iter().find(|phase| phase.name == name).cloned();
+        let mut difference = PlanDifference::default();
+        for phase in &self.phases {
+            match same_name(older, &phase.name) {
+                None => difference.added.push(phase.name.clone()),
+                Some(before) if !before.does_the_same_as(phase) => {
+                    difference.changed.push(phase.name.clone());
+                }
+                Some(_) => {}
+            }
+        }
+        let gone = older
+            .phases
+            .iter()
+            .filter(|phase| same_name(self, &phase.name).is_none());
+        difference.removed.extend(gone.map(|phase| phase.name.clone()));
+        difference
+    }
+
     /// Reads and checks a plan.
     pub fn from_value(value: &serde_json::Value) -> Result<Self, PlanFault> {
         let plan = Self::deserialize(value).map_err(|fault| PlanFault::Shape(fault.to_string()))?;
@@ -124,6 +165,30 @@ mod tests {
         let plan = Plan::from_value(&value).unwrap();
         assert_eq!(plan.total_phases(), 2);
         assert!(plan.phases[0].expected_outputs.is_empty());
+    }
+
+    #[test]
+    fn a_difference_names_phases_that_came_went_or_changed_and_no_phase_that_only_moved() {
+        let phase =
+            |n: u32, name: &str, about: &str| json!({"phase_number": n, "name": name, "description": about});
+        let of = |phases: serde_json::Value| Plan::from_value(&plan(phases, 0.0)).unwrap();
+        let old = of(json!([
+            phase(1, "read", ""),
+            phase(2, "write", "short"),
+            phase(3, "send", "")
+        ]));
+        let new = of(json!([
+            phase(1, "look", ""),
+            phase(2, "read", ""),
+            phase(3, "write", "long")
+        ]));
+        let expected = PlanDifference {
+            added: vec!["look".into()],
+            removed: vec!["send".into()],
+            changed: vec!["write".into()],
+        };
+        assert_eq!(new.difference(&old), expected);
+        assert_eq!(new.difference(&new), PlanDifference::default());
     }
 
     #[test]

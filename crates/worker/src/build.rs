@@ -12,12 +12,13 @@ use crate::kubernetes::reaper::Reaper;
 use crate::kubernetes::{KubernetesSandbox, Surroundings};
 use crate::lease::LeaseThread;
 use crate::log::with_sources;
-use crate::model::WithRetries;
+use crate::model::{WithRetries, scripted};
 use crate::obey::Obey;
 use crate::retention::Sweeper;
 use crate::sandbox::AnySandbox;
 use crate::upkeep::{Healing, Upkeep};
 use crate::workspace::Workspaces;
+use agent::ports::Model as _;
 use bootstrap::Shutdown;
 use bootstrap::http::bind;
 use domain::ids::WorkerId;
@@ -177,7 +178,10 @@ impl Parts {
                 lease: self.options.worker.lease(),
                 max_crashes: self.options.worker.worker_max_crashes,
                 backoff: self.options.worker.backoff(),
-                limits: self.options.agent.limits(),
+                limits: self
+                    .options
+                    .agent
+                    .limits(self.model.identity().0 == scripted::PROVIDER),
                 on_unknown: self.options.agent.on_unknown(),
             },
         }

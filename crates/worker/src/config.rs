@@ -8,6 +8,7 @@ use crate::model::{ModelOptions, SetupError};
 use crate::retention::RetentionOptions;
 use crate::sandbox::{SandboxOptions, ToolExecutor};
 use crate::workspace::S3Options;
+use agent::context::{CONTEXT_TOKENS, MIN_CONTEXT_TOKENS};
 use agent::driver::OnUnknown;
 use agent::supervisor::Limits;
 use bootstrap::{Faults, Validate};
@@ -170,6 +171,21 @@ pub struct AgentOptions {
     /// Failing steps in a row.
     #[arg(long, env = "AGENT_MAX_CONSECUTIVE_FAILURES", default_value_t = 5)]
     pub agent_max_consecutive_failures: u32,
+    /// Longest view of a run that the model gets, in estimated tokens; older parts are taken out of it, not of the log.
+    #[arg(long, env = "AGENT_CONTEXT_TOKENS", default_value_t = CONTEXT_TOKENS)]
+    pub agent_context_tokens: u32,
+    /// Reading tool calls of one turn that run side by side.
+    #[arg(long, env = "AGENT_PARALLEL_CALLS", default_value_t = 4)]
+    pub agent_parallel_calls: u32,
+    /// Time of a tool call that has no limit of its own, in seconds.
+    #[arg(long, env = "AGENT_STEP_TIMEOUT_SECONDS", default_value_t = 600)]
+    pub agent_step_timeout_seconds: u64,
+    /// A run that repeats itself is warned, then paused [auto: unless the model is scripted, on, off].
+    #[arg(long, env = "AGENT_STALL_DETECTION", default_value = "auto")]
+    pub agent_stall_detection: Watch,
+    /// A phase is done when the files its plan names are there [auto: unless the model is scripted, on, off].
+    #[arg(long, env = "AGENT_CHECK_OUTPUTS", default_value = "auto")]
+    pub agent_check_outputs: Watch,
     /// A tool call that must not be repeated and whose worker was lost: ask the user, or tell the model [ask, tell_model].
     #[arg(long, env = "AGENT_ON_UNKNOWN", default_value = "ask")]
     pub agent_on_unknown: OnUnknownChoice,
@@ -223,6 +239,26 @@ fn dollars(value: &str) -> Result<i64, String> {
     }
 }
 
+/// Whether something is watched. A script is followed as it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum Watch {
+    /// Unless the model is scripted.
+    Auto,
+    On,
+    Off,
+}
+
+impl Watch {
+    const fn is_on(self, scripted: bool) -> bool {
+        match self {
+            Self::Auto => !scripted,
+            Self::On => true,
+            Self::Off => false,
+        }
+    }
+}
+
 /// `AGENT_ON_UNKNOWN`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "snake_case")]
@@ -244,13 +280,32 @@ impl AgentOptions {
         if let Some(Err(fault)) = self.agent_counting_tools_url.as_deref().map(CountingTools::at) {
             faults.invalid(format!("AGENT_COUNTING_TOOLS_URL: {fault}"));
         }
+        if self.agent_context_tokens < MIN_CONTEXT_TOKENS {
+            faults.invalid(format!(
+                "AGENT_CONTEXT_TOKENS: must be at least {MIN_CONTEXT_TOKENS}"
+            ));
+        }
+        for (name, value) in [
+            ("AGENT_PARALLEL_CALLS", u64::from(self.agent_parallel_calls)),
+            ("AGENT_STEP_TIMEOUT_SECONDS", self.agent_step_timeout_seconds),
+        ] {
+            if value == 0 {
+                faults.invalid(format!("{name}: must be at least 1"));
+            }
+        }
         faults
     }
 
-    pub fn limits(&self) -> Limits {
+    /// Limits of every run; `scripted` when the model follows a script.
+    pub fn limits(&self, scripted: bool) -> Limits {
         Limits {
             max_turns: self.agent_max_iterations,
             max_failures: self.agent_max_consecutive_failures,
+            context_tokens: self.agent_context_tokens,
+            parallel_calls: self.agent_parallel_calls,
+            step_timeout_seconds: self.agent_step_timeout_seconds,
+            detect_stalls: self.agent_stall_detection.is_on(scripted),
+            check_outputs: self.agent_check_outputs.is_on(scripted),
         }
     }
 }

@@ -1,15 +1,19 @@
 //! Tool calls: started, called, settled; and what becomes of those whose outcome nobody knows.
 
 use super::step_events::StepEvents;
-use super::{Driver, Flow, OnUnknown, Outcome};
+use super::{Driver, Flow, OnUnknown, Outcome, phases};
 use crate::ports::{Model, RemoteTools, RunLog, Sandbox, Workspace};
+use crate::replan;
 use crate::snapshot::{Snapshot, step_id};
 use crate::step::{ask_outcome, called, idempotency_key, outcome_unknown, said_to_user, start_step};
 use crate::supervisor::{DueTool, Next, Supervisor};
 use crate::tools::{self, Call, ToolError};
+use domain::action::Action;
 use domain::change::Change;
 use domain::run::StepStatus;
 use domain::{Effect, ToolResult};
+use serde_json::Value;
+use std::time::Duration;
 use tracing::Instrument as _;
 use tracing::field::Empty;
 
@@ -37,7 +41,8 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
             }
             next.push(start_step(snapshot, &due, effect));
             let (tool_name, tool_input) = called(&due);
-            let Some(result) = tools::result_within(&tool_name, &tool_input) else {
+            let within = tools::result_within(&tool_name, &tool_input);
+            let Some(result) = within.or_else(|| replan::result_within(snapshot, &due)) else {
                 return;
             };
             let (stored, ending) = settled(snapshot, machine, &due, (result, 0));
@@ -46,7 +51,13 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
         }
     }
 
-    fn effect_of(&self, due: &DueTool) -> Effect {
+    pub(super) fn effect_of_action(&self, action: &Action) -> Effect {
+        let input = action.tool_input.as_ref().unwrap_or(&Value::Null);
+        self.tools
+            .effect_of(action.tool_name.as_deref().unwrap_or_default(), input)
+    }
+
+    pub(super) fn effect_of(&self, due: &DueTool) -> Effect {
         let (tool_name, tool_input) = called(due);
         self.tools.effect_of(&tool_name, &tool_input)
     }
@@ -57,6 +68,10 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
         machine: &mut Supervisor,
         due: &DueTool,
     ) -> Flow<()> {
+        let together = self.due_together(snapshot, machine);
+        if together.len() > 1 {
+            return self.run_together(snapshot, machine, &together).await;
+        }
         let id = step_id(snapshot.run_id, due.turn, due.action);
         let effect = self.effect_of(due);
         match snapshot.step_mut(due.turn, due.action) {
@@ -83,7 +98,10 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
             return Err(outcome);
         }
         match called {
-            Ok(result) => self.settle(snapshot, machine, due, (result, duration_ms)).await,
+            Ok(result) => {
+                let result = self.with_whole_kept(due, result).await;
+                self.settle(snapshot, machine, due, (result, duration_ms)).await
+            }
             Err(ToolError::ToModel(result)) => {
                 self.settle(snapshot, machine, due, (*result, duration_ms)).await
             }
@@ -99,12 +117,15 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
         }
     }
 
-    async fn call(
+    pub(super) async fn call(
         &self,
         snapshot: &Snapshot,
         due: &DueTool,
         events: &StepEvents<'_, L>,
     ) -> Result<ToolResult, ToolError> {
+        if let Some(result) = self.steering(snapshot, due).await {
+            return Ok(result);
+        }
         let (tool_name, tool_input) = called(due);
         let call = Call {
             run_id: snapshot.run_id,
@@ -123,7 +144,7 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
             .instrument(span.clone());
         let called = tokio::select! {
             biased;
-            called = running => called,
+            called = self.in_time(due, running) => called,
             outcome = events.end_of_wait(&self.pause, &self.soft) => {
                 events.end(outcome);
                 Err(ToolError::Cancelled)
@@ -138,6 +159,26 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
         };
         span.record("error.type", error);
         called
+    }
+
+    /// `shell` and `code` have a limit of their own, counted from when there was room for them.
+    async fn in_time(
+        &self,
+        due: &DueTool,
+        running: impl Future<Output = Result<ToolResult, ToolError>>,
+    ) -> Result<ToolResult, ToolError> {
+        if matches!(due.call.tool_name.as_deref(), Some("shell" | "code")) {
+            return running.await;
+        }
+        let seconds = self.limits.step_timeout_seconds;
+        let in_time = tokio::time::timeout(Duration::from_secs(seconds), running).await;
+        in_time.unwrap_or_else(|_| {
+            if self.effect_of(due) == Effect::AtMostOnce {
+                return Err(ToolError::Unknown(format!("no answer within {seconds} seconds")));
+            }
+            let error = format!("Timed out after {seconds} seconds");
+            Err(ToolError::ToModel(Box::new(ToolResult::failed(error, 0.0))))
+        })
     }
 
     /// The call must not be repeated, and nobody here knows whether it took effect.
@@ -176,7 +217,7 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
 }
 
 /// Takes a result into snapshot and machine; gives what has happened, and the change of status it leads to.
-fn settled(
+pub(super) fn settled(
     snapshot: &mut Snapshot,
     machine: &mut Supervisor,
     due: &DueTool,
@@ -195,7 +236,9 @@ fn settled(
     };
     // A settled step starts the count of attempts again, in the store as here.
     snapshot.attempt = 1;
-    let said = said_to_user(snapshot, due, &result);
+    let mut said: Vec<Change> = said_to_user(snapshot, due, &result).into_iter().collect();
+    said.extend(replan::change(snapshot, due, &result));
+    said.extend(phases::note(due, &result));
     if let Some(step) = snapshot.step_mut(due.turn, due.action) {
         step.status = status;
         step.result = Some(result.clone());

@@ -3,6 +3,8 @@
 
 mod budgets;
 mod capacity;
+mod long_runs;
+mod steering;
 
 use agent::driver::{Driver, OnUnknown, Outcome};
 use agent::memory::{MemoryLog, MemoryWorkspace, NoSandbox};
@@ -141,6 +143,7 @@ struct Bench {
     cancel: CancellationToken,
     on_unknown: OnUnknown,
     remote: Counter,
+    limits: Limits,
 }
 
 impl Bench {
@@ -153,21 +156,31 @@ impl Bench {
             cancel: CancellationToken::new(),
             on_unknown: OnUnknown::Ask,
             remote: Counter::default(),
+            limits: Limits::default(),
         }
     }
 
     async fn drive<M: Model>(&self, model: &M, snapshot: Snapshot) -> Outcome {
+        self.drive_with(model, &self.remote, snapshot).await
+    }
+
+    async fn drive_with<M: Model, R: RemoteTools>(
+        &self,
+        model: &M,
+        remote: &R,
+        snapshot: Snapshot,
+    ) -> Outcome {
         let clock = ManualClock::at(jiff::Timestamp::UNIX_EPOCH);
         let driver = Driver {
             model,
             tools: Router {
                 workspace: &self.workspace,
                 sandbox: &NoSandbox,
-                remote: &self.remote,
+                remote,
             },
             log: &self.log,
             clock: &clock,
-            limits: Limits::default(),
+            limits: self.limits,
             on_unknown: self.on_unknown,
             epoch: 7,
             withheld: Mutex::default(),

@@ -5,7 +5,7 @@ use crate::db::tx::{Statement, params};
 use domain::action::{Turn, Usage};
 use domain::change::{Change, NewMessage, RunError};
 use domain::event::{LogType, NewEvent};
-use domain::plan::Plan;
+use domain::plan::{Plan, PlanDifference};
 use domain::status::RunStatus;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -45,6 +45,11 @@ impl Batch<'_> {
             Change::Log(event) => self.log(event),
             Change::Status { to, error } => self.status(to, error),
             Change::PlanStored { plan } => self.plan(&plan),
+            Change::PlanRevised {
+                plan,
+                reason,
+                difference,
+            } => self.plan_revised(&plan, &reason, &difference),
             Change::TurnStored {
                 turn,
                 model,
@@ -180,6 +185,23 @@ impl Batch<'_> {
         let metadata =
             json!({"event": "plan", "phases": phases, "plan_version": self.run.counters.plan_version});
         self.push(NewEvent::new(LogType::Info, text, metadata));
+    }
+
+    /// The rest of the plan is another one; the run stays in its phase.
+    fn plan_revised(&mut self, plan: &Plan, reason: &str, difference: &PlanDifference) {
+        let phases = plan.total_phases();
+        self.run.state.total_phases = phases;
+        self.run.counters.plan_version += 1;
+        let value = serde_json::to_value(plan).unwrap_or(Value::Null);
+        self.writes
+            .push(Statement::new(UPDATE_PLAN, params![self.run.state.id.0, value]));
+        let metadata = json!({"event": "replan", "reason": reason, "phases": phases,
+            "plan_version": self.run.counters.plan_version, "difference": difference});
+        self.push(NewEvent::new(
+            LogType::Info,
+            format!("Plan changed: {reason}"),
+            metadata,
+        ));
     }
 
     /// Turn 0 is the planner's call; its reply is kept like any other.
