@@ -7,14 +7,13 @@
 //!   A summary says what the turns that went have done. Prompt and plan always stay.
 //! - Both are done in big steps, so that between two of them a request only adds to the one before (vendors cache the beginning).
 
-use crate::conversation::{Form, MAX_RESULT_BYTES, head, turn_messages, whole_text};
+use crate::conversation::{Form, MAX_RESULT_BYTES, cut_middle, head, turn_messages, whole_text};
 use crate::ports::{ChatMessage, ToolSpec};
 use crate::snapshot::Snapshot;
 use domain::action::ActionKind;
 use domain::{LogType, NewEvent, Plan, Turn};
 use serde_json::json;
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt::Write as _;
 
 /// `AGENT_CONTEXT_TOKENS`: longest history, in estimated tokens.
 pub const CONTEXT_TOKENS: u32 = 100_000;
@@ -293,9 +292,11 @@ fn summary(snapshot: &Snapshot, gone: &[Turn]) -> String {
         }
     }
     let last = gone.last().map_or(0, |turn| turn.number);
-    let mut text = format!("Turns 1 to {last} are not shown any more. What they did:");
+    let mut lines = vec![format!(
+        "Turns 1 to {last} are not shown any more. What they did:"
+    )];
     for (tool, (all, good)) in calls {
-        let _ = write!(text, "\n- {tool}: called {all} times, {good} succeeded");
+        lines.push(format!("- {tool}: called {all} times, {good} succeeded"));
     }
     if !files.is_empty() {
         let left_out = files.len().saturating_sub(NAMED_FILES);
@@ -304,7 +305,7 @@ fn summary(snapshot: &Snapshot, gone: &[Turn]) -> String {
         } else {
             String::new()
         };
-        let _ = write!(text, "\n- files written: {more}{}", files[left_out..].join(", "));
+        lines.push(format!("- files written: {more}{}", files[left_out..].join(", ")));
     }
     let said: Vec<_> = snapshot
         .user_messages
@@ -312,11 +313,8 @@ fn summary(snapshot: &Snapshot, gone: &[Turn]) -> String {
         .filter(|message| (1..=last).contains(&message.after_turn))
         .collect();
     for message in &said[said.len().saturating_sub(KEPT_USER_MESSAGES)..] {
-        let _ = write!(
-            text,
-            "\n- the user said: {}",
-            crate::conversation::cut_middle(&message.content, KEPT_USER_BYTES)
-        );
+        let text = cut_middle(&message.content, KEPT_USER_BYTES);
+        lines.push(format!("- the user said: {text}"));
     }
-    text
+    lines.join("\n")
 }
