@@ -84,6 +84,12 @@ impl Purse {
         self.reached(next, now)
     }
 
+    /// Whether so many steps that need no sandbox may begin at once.
+    pub fn has_room_for_steps(&self, steps: usize, now: Timestamp) -> bool {
+        let next = Spend::default().with(Dimension::Steps, i64::try_from(steps).unwrap_or(i64::MAX));
+        self.reached(next, now).is_none()
+    }
+
     fn reached(&self, next: Spend, now: Timestamp) -> Option<Reached> {
         let state = self.locked();
         state

@@ -69,7 +69,8 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
                 && care.is_live
             {
                 self.commit(finding.pause()).await?;
-                return Err(Outcome::Paused);
+                // That commit has let go of run and job.
+                return Err(Outcome::Waiting);
             }
         }
         care.is_live = true;

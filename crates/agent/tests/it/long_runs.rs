@@ -305,7 +305,7 @@ fn watched() -> Bench {
 async fn a_run_that_repeats_itself_is_warned_then_paused_with_the_evidence_and_goes_on_after_the_resume() {
     let bench = watched();
     let model = Native::new(|_| vec![("file_list", json!({"dirpath": "a"}))]);
-    assert_eq!(bench.drive(&model, planned()).await, Outcome::Paused);
+    assert_eq!(bench.drive(&model, planned()).await, Outcome::Waiting);
     let warning = events(&bench, "loop_warning").next().unwrap();
     assert_eq!(
         (&warning["pattern"], &warning["evidence"]["count"]),
@@ -358,11 +358,11 @@ async fn a_run_that_repeats_itself_is_warned_then_paused_with_the_evidence_and_g
 async fn a_take_over_counts_repetitions_on_where_the_lost_worker_was() {
     let bench = watched();
     let same = |_| vec![("file_list", json!({}))];
-    assert_eq!(bench.drive(&Native::new(same), planned()).await, Outcome::Paused);
+    assert_eq!(bench.drive(&Native::new(same), planned()).await, Outcome::Waiting);
     let mut left = planned();
     stored_until(&mut left, &bench, 6);
     let other = watched();
-    assert_eq!(other.drive(&Native::new(same), left).await, Outcome::Paused);
+    assert_eq!(other.drive(&Native::new(same), left).await, Outcome::Waiting);
     assert_eq!(
         other
             .names()

@@ -134,10 +134,6 @@ fn reason(run: &Standing) -> Option<Value> {
     Some(what)
 }
 
-fn has_evidence(stored: &Value) -> bool {
-    stored.get("evidence").is_some()
-}
-
 /// `detail` of a run about which only the queue knows more.
 pub const IN_LINE: &str = "in line for a worker";
 
