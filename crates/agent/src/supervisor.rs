@@ -188,7 +188,7 @@ impl Supervisor {
     }
 
     /// The tool calls that are due one after the other, with nothing in between.
-    pub fn due_tools(&self) -> impl Iterator<Item = DueTool> {
+    pub fn tools_in_a_row(&self) -> impl Iterator<Item = DueTool> {
         let queue = if self.ended.is_some() || self.waiting {
             None
         } else {
