@@ -11,8 +11,15 @@ use runs::Db;
 use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
+use tools::Tools;
 
-const ALL: [Target; 4] = [Target::Postgres, Target::Redis, Target::S3, Target::Model];
+const ALL: [Target; 5] = [
+    Target::Postgres,
+    Target::Redis,
+    Target::S3,
+    Target::Model,
+    Target::Tools,
+];
 /// Longest time of one check.
 const LIMIT: Duration = Duration::from_secs(5);
 
@@ -30,6 +37,10 @@ pub async fn run(options: &Options, what: &[Target]) -> bool {
                 fine &= line.result.is_ok();
                 say(&format!("kubernetes {}", line.name), line.result);
             }
+            continue;
+        }
+        if *target == Target::Tools {
+            fine &= tools(options).await;
             continue;
         }
         let result = tokio::time::timeout(LIMIT, one(options, *target)).await;
@@ -84,9 +95,22 @@ async fn one(options: &Options, target: Target) -> Result<String, String> {
             Ok(model.describe())
         }
         // Many lines: see `run`.
-        Target::Kubernetes => Ok("told line by line".to_owned()),
+        Target::Kubernetes | Target::Tools => Ok("told line by line".to_owned()),
         Target::Sandbox => sandbox(options).await,
     }
+}
+
+/// One line per tool that is set up; none where there is none.
+async fn tools(options: &Options) -> bool {
+    let lines = match Tools::from_options(&options.tools) {
+        Ok(tools) => tools.check().await,
+        Err(error) => vec![("tools".to_owned(), Err(with_sources(&error)))],
+    };
+    let fine = lines.iter().all(|(_, result)| result.is_ok());
+    for (name, result) in lines {
+        say(&name, result);
+    }
+    fine
 }
 
 /// Runs a harmless program isolated, and tells what holds it.

@@ -52,6 +52,8 @@ pub enum Target {
     Redis,
     S3,
     Model,
+    /// Search and connectors that are set up; connectors are asked whether they know their token
+    Tools,
     /// Isolation of shell and code on this machine; only when it is named
     Sandbox,
     /// Rights, quota, images, store and clocks of tools that run as Jobs

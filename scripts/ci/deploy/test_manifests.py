@@ -209,6 +209,9 @@ def the_secret_reaches_both_programs_and_the_key_of_tokens_only_the_api():
         same(container["envFrom"][0], {"secretRef": {"name": "agent-api-secrets"}}, name)
         assert len(container["env"]) == len(env_of(container)), f"{name}: a variable is named twice"
     same(env_of(pod_of(one("", "Deployment", "agent-worker"))["containers"][0])["JWT_SECRET"], "")
+    api = env_of(pod_of(one("", "Deployment", "agent-api"))["containers"][0])
+    for name in ("TAVILY_API_KEY", "SERPER_API_KEY", "BRAVE_API_KEY", "GITHUB_TOKEN", "LINEAR_API_KEY", "SLACK_BOT_TOKEN"):
+        same(api[name], "", f"{name} is the worker's alone")
 
 
 @test
