@@ -10,7 +10,7 @@ use futures::TryStreamExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
-use hyper::body::{Frame, Incoming};
+use hyper::body::{Body as _, Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use reqwest::{Client, ClientBuilder, Url};
@@ -206,17 +206,18 @@ impl ProxyService {
             return Err(Fault::Malformed);
         }
         self.guard.check(&url).map_err(|_| Fault::Refused)?;
-        let answer = self
+        let mut request = self
             .client
             .request(head.method, url)
-            .headers(end_to_end(&head.headers))
-            .body(reqwest::Body::wrap_stream(body.into_data_stream()))
-            .send()
-            .await
-            .map_err(|error| match refusal_in(&error) {
-                Some(_) => Fault::Refused,
-                None => Fault::Away,
-            })?;
+            .headers(end_to_end(&head.headers));
+        // A body of unknown length on a GET would be refused by some.
+        if !body.is_end_stream() {
+            request = request.body(reqwest::Body::wrap_stream(body.into_data_stream()));
+        }
+        let answer = request.send().await.map_err(|error| match refusal_in(&error) {
+            Some(_) => Fault::Refused,
+            None => Fault::Away,
+        })?;
         let (status, headers) = (answer.status(), end_to_end(answer.headers()));
         let pieces = answer
             .bytes_stream()

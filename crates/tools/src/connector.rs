@@ -9,7 +9,7 @@ mod linear;
 mod slack;
 
 use crate::http::{Answer, Api, NoAnswer};
-use crate::input::{invalid, not_configured, one_of, text};
+use crate::input::{Refusal, invalid, not_configured, one_of, refused, text};
 use crate::options::{SetupError, ToolOptions};
 use agent::ports::ToolSpec;
 use agent::tools::{Call, ToolError};
@@ -67,7 +67,7 @@ impl Kind {
         }
     }
 
-    fn request(self, api: &Api, asked: &Asked<'_>) -> Result<RequestBuilder, ToolResult> {
+    fn request(self, api: &Api, asked: &Asked<'_>) -> Result<RequestBuilder, Refusal> {
         match self {
             Self::Github => github::request(api, asked),
             Self::Linear => linear::request(api, asked),
@@ -95,7 +95,7 @@ struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    fn params<T: DeserializeOwned>(&self) -> Result<T, ToolResult> {
+    fn params<T: DeserializeOwned>(&self) -> Result<T, Refusal> {
         serde_json::from_value(self.params.clone()).map_err(|fault| invalid(format!("params: {fault}")))
     }
 }
@@ -167,7 +167,7 @@ impl Connectors {
     pub(crate) async fn call(&self, call: &Call<'_>, allowed: &[String]) -> Result<ToolResult, ToolError> {
         let (kind, api, request) = match self.prepared(call, allowed) {
             Ok(prepared) => prepared,
-            Err(refused) => return Ok(refused),
+            Err(refusal) => return Ok(*refusal),
         };
         let changes = !only_reads(call.tool_input);
         match api.send(request).await {
@@ -178,23 +178,19 @@ impl Connectors {
         }
     }
 
-    fn prepared(
-        &self,
-        call: &Call<'_>,
-        allowed: &[String],
-    ) -> Result<(Kind, &Api, RequestBuilder), ToolResult> {
+    fn prepared(&self, call: &Call<'_>, allowed: &[String]) -> Result<(Kind, &Api, RequestBuilder), Refusal> {
         let given = text(call.tool_input, "connector_type")?;
         let kind = KINDS.into_iter().find(|kind| kind.name() == given);
         let kind = kind.ok_or_else(|| one_of("connector_type", &KINDS.map(Kind::name)))?;
         let operation = text(call.tool_input, "operation")?;
         if !kind.operations().contains(&operation) {
-            return Err(ToolResult::failed(format!("Unknown operation: {operation}"), 0.0));
+            return Err(refused(format!("Unknown operation: {operation}"), 0.0));
         }
         let api = self.api(kind);
         let api = api.ok_or_else(|| not_configured("connector", kind.setting()))?;
         if !allows(allowed, kind) {
             let error = format!("Connector not allowed in this run: {given} (name it in connector_ids)");
-            return Err(ToolResult::failed(error, 0.0));
+            return Err(refused(error, 0.0));
         }
         let none = Value::Object(Map::new());
         let params = match call.tool_input.get("params") {
@@ -277,7 +273,7 @@ fn shorten(value: &mut Value) {
             if let Some((end, _)) = text.char_indices().nth(MAX_TEXT) {
                 let more = text.len() - end;
                 text.truncate(end);
-                text.push_str(&format!("… ({more} bytes more)"));
+                *text = format!("{text}… ({more} bytes more)");
             }
         }
         Value::Array(list) => list.iter_mut().for_each(shorten),
@@ -287,7 +283,7 @@ fn shorten(value: &mut Value) {
 }
 
 /// A text that says something.
-fn filled(name: &str, value: String) -> Result<String, ToolResult> {
+fn filled(name: &str, value: String) -> Result<String, Refusal> {
     if value.trim().is_empty() {
         return Err(invalid(format!("params: {name} cannot be empty")));
     }
@@ -295,7 +291,7 @@ fn filled(name: &str, value: String) -> Result<String, ToolResult> {
 }
 
 /// A number of items per page.
-fn page_size(name: &str, given: Option<u32>, default: u32, most: u32) -> Result<u32, ToolResult> {
+fn page_size(name: &str, given: Option<u32>, default: u32, most: u32) -> Result<u32, Refusal> {
     let size = given.unwrap_or(default);
     if (1..=most).contains(&size) {
         return Ok(size);

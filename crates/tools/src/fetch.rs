@@ -6,7 +6,7 @@
 mod text;
 
 use crate::http::USER_AGENT;
-use crate::input::{invalid, text as text_of, typed};
+use crate::input::{Refusal, invalid, refused, text as text_of, typed};
 use crate::options::{SetupError, ToolOptions};
 use agent::ports::ToolSpec;
 use domain::ToolResult;
@@ -72,11 +72,12 @@ impl Fetch {
 
     pub(crate) async fn call(&self, input: &Value) -> ToolResult {
         match self.fetched(input).await {
-            Ok(result) | Err(result) => result,
+            Ok(result) => result,
+            Err(refusal) => *refusal,
         }
     }
 
-    async fn fetched(&self, input: &Value) -> Result<ToolResult, ToolResult> {
+    async fn fetched(&self, input: &Value) -> Result<ToolResult, Refusal> {
         let given = text_of(input, "url")?.trim();
         if given.len() > MAX_URL {
             return Err(invalid(format!("url must have at most {MAX_URL} bytes")));
@@ -85,14 +86,14 @@ impl Fetch {
         let max_bytes = self.max_bytes(input)?;
         self.guard
             .check(&url)
-            .map_err(|refused| ToolResult::failed(refused.to_string(), 0.0))?;
+            .map_err(|fault| refused(fault.to_string(), 0.0))?;
         let until = Instant::now() + self.limit;
         let sent = self.client.get(url.clone()).header(ACCEPT, ACCEPTED).send();
         let response = sent.await.map_err(|error| self.no_answer(&url, &error))?;
         self.read(given, response, max_bytes, until).await
     }
 
-    fn max_bytes(&self, input: &Value) -> Result<usize, ToolResult> {
+    fn max_bytes(&self, input: &Value) -> Result<usize, Refusal> {
         let Input { max_bytes } = typed(input)?;
         let wanted = max_bytes.unwrap_or(self.max_bytes);
         if (1..=self.max_bytes).contains(&wanted) {
@@ -101,10 +102,10 @@ impl Fetch {
         Err(invalid(format!("max_bytes must be 1 to {}", self.max_bytes)))
     }
 
-    fn no_answer(&self, url: &Url, error: &reqwest::Error) -> ToolResult {
+    fn no_answer(&self, url: &Url, error: &reqwest::Error) -> Refusal {
         let host = url.host_str().unwrap_or_default();
-        let text = if let Some(refused) = refusal_in(error) {
-            refused.to_string()
+        let text = if let Some(refusal) = refusal_in(error) {
+            refusal.to_string()
         } else if error.is_timeout() {
             format!("No answer within {} s", self.limit.as_secs())
         } else if error.is_connect() {
@@ -112,7 +113,7 @@ impl Fetch {
         } else {
             format!("The connection to {host} broke")
         };
-        ToolResult::failed(text, 0.0)
+        refused(text, 0.0)
     }
 
     async fn read(
@@ -121,7 +122,7 @@ impl Fetch {
         response: Response,
         max_bytes: usize,
         until: Instant,
-    ) -> Result<ToolResult, ToolResult> {
+    ) -> Result<ToolResult, Refusal> {
         let (status, last) = (response.status(), response.url().clone());
         let content_type = response
             .headers()
@@ -130,24 +131,20 @@ impl Fetch {
         let form = Form::of(content_type.as_deref());
         if form == Form::Other {
             let kind = crate::http::one_line(content_type.as_deref().unwrap_or_default());
-            return Err(ToolResult::failed(
+            return Err(refused(
                 format!("Only text can be fetched, and this is {kind}"),
                 CREDITS,
             ));
         }
         let body = read_body(response, max_bytes, until).await;
-        let body =
-            body.map_err(|error| ToolResult::failed(format!("The page was not read: {error}"), CREDITS))?;
+        let body = body.map_err(|error| refused(format!("The page was not read: {error}"), CREDITS))?;
         let page = text::page(body.bytes, form, content_type.clone(), max_bytes);
         let page: Page = match tokio::time::timeout_at(until.max(Instant::now() + READ_LIMIT), page).await {
             Ok(Some(page)) => page,
             Ok(None) => {
-                return Err(ToolResult::failed(
-                    "Only text can be fetched, and this is none",
-                    CREDITS,
-                ));
+                return Err(refused("Only text can be fetched, and this is none", CREDITS));
             }
-            Err(_) => return Err(ToolResult::failed("The page takes too long to read", CREDITS)),
+            Err(_) => return Err(refused("The page takes too long to read", CREDITS)),
         };
         let output = json!({
             "url": given,

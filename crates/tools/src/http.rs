@@ -4,6 +4,7 @@
 //! ones are not redirected at all, for a redirected POST may arrive as a GET and look done.
 
 use crate::options::{SetupError, Vendor};
+use domain::{Clock as _, SystemClock};
 use outbound::{Guard, Redirects, read_body, refusal_in};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{Client, Method, RequestBuilder, StatusCode, Url};
@@ -185,10 +186,7 @@ fn wait(headers: &HeaderMap) -> Option<u64> {
     if number("x-ratelimit-remaining") != Some(0) {
         return None;
     }
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .ok()?
-        .as_secs();
+    let now = u64::try_from(SystemClock.now().as_second()).ok()?;
     number("x-ratelimit-reset")?.checked_sub(now)
 }
 

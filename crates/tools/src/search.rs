@@ -3,7 +3,7 @@
 mod vendors;
 
 use crate::http::Api;
-use crate::input::{invalid, not_configured, one_of, text, typed};
+use crate::input::{Refusal, invalid, not_configured, one_of, refused, text, typed};
 use crate::options::{SetupError, ToolOptions};
 use agent::ports::ToolSpec;
 use domain::ToolResult;
@@ -93,11 +93,12 @@ impl Search {
 
     pub(crate) async fn call(&self, input: &Value) -> ToolResult {
         match self.asked(input).await {
-            Ok(result) | Err(result) => result,
+            Ok(result) => result,
+            Err(refusal) => *refusal,
         }
     }
 
-    async fn asked(&self, input: &Value) -> Result<ToolResult, ToolResult> {
+    async fn asked(&self, input: &Value) -> Result<ToolResult, Refusal> {
         let query = text(input, "query")?.trim();
         let Input {
             max_results,
@@ -127,19 +128,19 @@ impl Search {
     }
 }
 
-async fn ask(provider: Provider, api: &Api, question: &Question<'_>) -> Result<Found, ToolResult> {
+async fn ask(provider: Provider, api: &Api, question: &Question<'_>) -> Result<Found, Refusal> {
     let answer = api
         .send(provider.request(api, question))
         .await
-        .map_err(|none| ToolResult::failed(none.into_text(), 0.0))?;
+        .map_err(|none| refused(none.into_text(), 0.0))?;
     let name = api.vendor.name;
     if !answer.status.is_success() {
         let error = answer.refusal(name, vendors::message(&answer.json));
-        return Err(ToolResult::failed(error, 0.0));
+        return Err(refused(error, 0.0));
     }
     provider
         .found(&answer.json)
-        .ok_or_else(|| ToolResult::failed(format!("{name} gave an answer that cannot be read"), 0.0))
+        .ok_or_else(|| refused(format!("{name} gave an answer that cannot be read"), 0.0))
 }
 
 fn result(question: &Question<'_>, provider: &str, mut found: Found) -> ToolResult {

@@ -7,11 +7,12 @@ use serde_json::Value;
 const BROWSER_ACTIONS: [&str; 6] = ["navigate", "click", "type", "screenshot", "extract", "execute_js"];
 
 pub(crate) fn browser(input: &Value) -> ToolResult {
-    match text(input, "action") {
+    let refusal = match text(input, "action") {
         Err(fault) => fault,
         Ok(action) if !BROWSER_ACTIONS.contains(&action) => one_of("action", &BROWSER_ACTIONS),
         Ok(_) => not_configured("browser", "BROWSER_CDP_URL"),
-    }
+    };
+    *refusal
 }
 
 #[cfg(test)]

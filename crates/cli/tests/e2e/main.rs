@@ -21,5 +21,6 @@ mod steering;
 mod streams;
 mod support;
 mod takeover;
+mod tools;
 mod traces;
 mod wire;

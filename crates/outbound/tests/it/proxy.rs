@@ -9,7 +9,9 @@ use tokio::net::TcpStream;
 
 async fn pages() -> Url {
     let seen = |headers: HeaderMap| async move {
-        let leaked = headers.contains_key("proxy-authorization") || headers.contains_key("x-hop");
+        let leaked = headers.contains_key("proxy-authorization")
+            || headers.contains_key("x-hop")
+            || headers.contains_key("transfer-encoding");
         format!("leaked={leaked} host={}", headers["host"].to_str().unwrap())
     };
     let router = Router::new()

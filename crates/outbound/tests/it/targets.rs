@@ -123,6 +123,26 @@ async fn no_spelling_of_an_inner_address_passes_the_proxy() {
         );
     }
     assert_eq!(proxy.refused(), 2 * HOSTS.len() as u64);
+    // And as nobody would write it but an attacker: what the system's resolver makes of it is judged.
+    for host in [
+        "127.1",
+        "0x7f.1",
+        "2130706433",
+        "0177.0.0.1",
+        "LocalHost",
+        "localhost.",
+        "0",
+        "::1",
+        "[::ffff:7f00:1]",
+    ] {
+        let target = format!("{host}:{}", listener.port);
+        let connect = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n");
+        let said = answer(&proxy, &connect).await.unwrap();
+        assert!(
+            said.starts_with("HTTP/1.1 4") || said.starts_with("HTTP/1.1 5"),
+            "{target}: {said}"
+        );
+    }
     assert_eq!(listener.seen(), 0);
 }
 

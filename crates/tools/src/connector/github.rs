@@ -2,10 +2,9 @@
 
 use super::{Asked, filled, page_size};
 use crate::http::{Answer, Api, with_query};
-use crate::input::invalid;
+use crate::input::{Refusal, invalid};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use domain::ToolResult;
 use reqwest::{Method, RequestBuilder};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -81,10 +80,10 @@ struct File {
     reference: Option<String>,
 }
 
-pub(super) fn request(api: &Api, asked: &Asked<'_>) -> Result<RequestBuilder, ToolResult> {
+pub(super) fn request(api: &Api, asked: &Asked<'_>) -> Result<RequestBuilder, Refusal> {
     let (owner, repo) = asked.params::<Repo>()?.split()?;
     let repo = ["repos", &owner, &repo];
-    let issue = || -> Result<String, ToolResult> { Ok(asked.params::<Number>()?.issue_number.to_string()) };
+    let issue = || -> Result<String, Refusal> { Ok(asked.params::<Number>()?.issue_number.to_string()) };
     let url = |parts: &[&str]| api.url(repo.iter().chain(parts).copied());
     let get = |parts: &[&str], query: &[(&str, String)]| {
         let query = query.iter().map(|(name, value)| (*name, value.as_str()));
@@ -131,7 +130,7 @@ fn with_headers(api: &Api, request: RequestBuilder) -> RequestBuilder {
 }
 
 impl Repo {
-    fn split(self) -> Result<(String, String), ToolResult> {
+    fn split(self) -> Result<(String, String), Refusal> {
         let (owner, repo) = match (self.owner, self.repo.split_once('/')) {
             (Some(owner), None) => (owner, self.repo),
             (None, Some((owner, repo))) => (owner.to_owned(), repo.to_owned()),
@@ -153,7 +152,7 @@ impl Repo {
     }
 }
 
-fn path_parts(path: &str) -> Result<Vec<&str>, ToolResult> {
+fn path_parts(path: &str) -> Result<Vec<&str>, Refusal> {
     let parts: Vec<_> = path.trim_matches('/').split('/').collect();
     if parts.iter().any(|part| ["", ".", ".."].contains(part)) {
         return Err(invalid("params: path must be a path inside the repository"));
@@ -161,7 +160,7 @@ fn path_parts(path: &str) -> Result<Vec<&str>, ToolResult> {
     Ok(parts)
 }
 
-fn list(asked: &Asked<'_>) -> Result<Vec<(&'static str, String)>, ToolResult> {
+fn list(asked: &Asked<'_>) -> Result<Vec<(&'static str, String)>, Refusal> {
     let given: List = asked.params()?;
     let mut query = vec![(
         "per_page",

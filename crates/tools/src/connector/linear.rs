@@ -3,7 +3,7 @@
 
 use super::{Asked, filled, page_size};
 use crate::http::{Answer, Api};
-use domain::ToolResult;
+use crate::input::Refusal;
 use reqwest::{Method, RequestBuilder};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -70,7 +70,7 @@ struct Comment {
     body: String,
 }
 
-pub(super) fn request(api: &Api, asked: &Asked<'_>) -> Result<RequestBuilder, ToolResult> {
+pub(super) fn request(api: &Api, asked: &Asked<'_>) -> Result<RequestBuilder, Refusal> {
     let (query, variables) = match asked.operation {
         "list_teams" => (TEAMS, json!({"first": 100})),
         "list_issues" => {
@@ -104,7 +104,7 @@ pub(super) fn request(api: &Api, asked: &Asked<'_>) -> Result<RequestBuilder, To
 }
 
 /// The id is ours, so that the same issue made twice is refused by Linear.
-fn new_issue(asked: &Asked<'_>) -> Result<Value, ToolResult> {
+fn new_issue(asked: &Asked<'_>) -> Result<Value, Refusal> {
     let new: NewIssue = asked.params()?;
     let mut input = json!({
         "id": asked.once,

@@ -2,8 +2,7 @@
 
 use super::{Asked, filled, page_size};
 use crate::http::{Answer, Api, with_query};
-use crate::input::invalid;
-use domain::ToolResult;
+use crate::input::{Refusal, invalid};
 use reqwest::{Method, RequestBuilder};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -38,7 +37,7 @@ struct Message {
     thread_ts: Option<String>,
 }
 
-pub(super) fn request(api: &Api, asked: &Asked<'_>) -> Result<RequestBuilder, ToolResult> {
+pub(super) fn request(api: &Api, asked: &Asked<'_>) -> Result<RequestBuilder, Refusal> {
     if asked.operation == "post_message" {
         return posted(api, asked);
     }
@@ -63,7 +62,7 @@ pub(super) fn request(api: &Api, asked: &Asked<'_>) -> Result<RequestBuilder, To
     Ok(api.read(Method::GET, url).bearer_auth(api.key()))
 }
 
-fn posted(api: &Api, asked: &Asked<'_>) -> Result<RequestBuilder, ToolResult> {
+fn posted(api: &Api, asked: &Asked<'_>) -> Result<RequestBuilder, Refusal> {
     let (channel, message): (Channel, Message) = (asked.params()?, asked.params()?);
     let text = filled("text", message.text)?;
     if text.chars().count() > MAX_TEXT {

@@ -10,121 +10,124 @@ fn call(kind: &str, operation: &str, params: Value) -> Value {
     json!({"connector_type": kind, "operation": operation, "params": params})
 }
 
-/// Every operation of the contract, and a part of the answer.
-fn operations() -> Vec<(Value, &'static str, Value)> {
-    let repo = |more: Value| {
-        let mut params = json!({"owner": "o", "repo": "r"});
-        for (name, value) in more.as_object().unwrap() {
-            params[name] = value.clone();
-        }
-        params
-    };
-    vec![
-        (
-            call("github", "get_repo", repo(json!({}))),
-            "/full_name",
-            json!("o/r"),
-        ),
-        (
-            call("github", "get_repo", json!({"repo": "o/r"})),
-            "/full_name",
-            json!("o/r"),
-        ),
-        (
-            call(
-                "github",
-                "list_issues",
-                repo(json!({"state": "all", "labels": ["a", "b"], "per_page": 2, "page": 1})),
-            ),
-            "/0/number",
-            json!(1),
-        ),
-        (
-            call("github", "get_issue", repo(json!({"issue_number": 1}))),
-            "/title",
-            json!("It is broken"),
-        ),
-        (
-            call(
-                "github",
-                "create_issue",
-                repo(json!({"title": "New", "body": "b", "labels": ["x"]})),
-            ),
-            "/title",
-            json!("New"),
-        ),
-        (
-            call(
-                "github",
-                "comment_issue",
-                repo(json!({"issue_number": 1, "body": "Yes"})),
-            ),
-            "/body",
-            json!("Yes"),
-        ),
-        (
-            call("github", "list_pull_requests", repo(json!({"state": "open"}))),
-            "/1/number",
-            json!(2),
-        ),
-        (
-            call(
-                "github",
-                "get_file",
-                repo(json!({"path": "docs/read me.md", "ref": "main"})),
-            ),
-            "/text",
-            json!("# Tea\n\nGreen, with café words that need a second line.\n"),
-        ),
-        (
-            call("linear", "list_teams", json!({})),
-            "/data/teams/nodes/0/key",
-            json!("ENG"),
-        ),
-        (
-            call("linear", "list_issues", json!({"team_id": "T1", "limit": 10})),
-            "/data/issues/nodes/0/identifier",
-            json!("ENG-1"),
-        ),
-        (
-            call("linear", "get_issue", json!({"issue_id": "I1"})),
-            "/data/issue/title",
-            json!("It is broken"),
-        ),
-        (
-            call(
-                "linear",
-                "create_issue",
-                json!({"team_id": "T1", "title": "New", "description": "d", "priority": 2}),
-            ),
-            "/data/issueCreate/success",
-            json!(true),
-        ),
-        (
-            call(
-                "linear",
-                "comment_issue",
-                json!({"issue_id": "I1", "body": "Yes"}),
-            ),
-            "/data/commentCreate/comment/body",
-            json!("Yes"),
-        ),
-        (
-            call("slack", "list_channels", json!({"limit": 20})),
-            "/channels/0/id",
-            json!("C1"),
-        ),
-        (
-            call("slack", "list_messages", json!({"channel": "C1"})),
-            "/messages/0/text",
-            json!("Hello"),
-        ),
-        (
-            call("slack", "post_message", json!({"channel": "C1", "text": "Hi"})),
-            "/message/text",
-            json!("Hi"),
-        ),
-    ]
+/// Every operation of the contract: type, name, params, a place in the answer, what is there.
+const OPERATIONS: [[&str; 5]; 16] = [
+    [
+        "github",
+        "get_repo",
+        r#"{"owner":"o","repo":"r"}"#,
+        "/full_name",
+        r#""o/r""#,
+    ],
+    [
+        "github",
+        "get_repo",
+        r#"{"repo":"o/r"}"#,
+        "/full_name",
+        r#""o/r""#,
+    ],
+    [
+        "github",
+        "list_issues",
+        r#"{"repo":"o/r","state":"all","labels":["a","b"],"per_page":2,"page":1}"#,
+        "/0/number",
+        "1",
+    ],
+    [
+        "github",
+        "get_issue",
+        r#"{"repo":"o/r","issue_number":1}"#,
+        "/title",
+        r#""It is broken""#,
+    ],
+    [
+        "github",
+        "create_issue",
+        r#"{"repo":"o/r","title":"New","body":"b","labels":["x"]}"#,
+        "/title",
+        r#""New""#,
+    ],
+    [
+        "github",
+        "comment_issue",
+        r#"{"repo":"o/r","issue_number":1,"body":"Yes"}"#,
+        "/body",
+        r#""Yes""#,
+    ],
+    [
+        "github",
+        "list_pull_requests",
+        r#"{"repo":"o/r","state":"open"}"#,
+        "/1/number",
+        "2",
+    ],
+    [
+        "github",
+        "get_file",
+        r#"{"repo":"o/r","path":"docs/read me.md","ref":"main"}"#,
+        "/text",
+        r##""# Tea\n\nGreen, with café words that need a second line.\n""##,
+    ],
+    [
+        "linear",
+        "list_teams",
+        "{}",
+        "/data/teams/nodes/0/key",
+        r#""ENG""#,
+    ],
+    [
+        "linear",
+        "list_issues",
+        r#"{"team_id":"T1","limit":10}"#,
+        "/data/issues/nodes/0/identifier",
+        r#""ENG-1""#,
+    ],
+    [
+        "linear",
+        "get_issue",
+        r#"{"issue_id":"I1"}"#,
+        "/data/issue/title",
+        r#""It is broken""#,
+    ],
+    [
+        "linear",
+        "create_issue",
+        r#"{"team_id":"T1","title":"New","description":"d","priority":2}"#,
+        "/data/issueCreate/success",
+        "true",
+    ],
+    [
+        "linear",
+        "comment_issue",
+        r#"{"issue_id":"I1","body":"Yes"}"#,
+        "/data/commentCreate/comment/body",
+        r#""Yes""#,
+    ],
+    [
+        "slack",
+        "list_channels",
+        r#"{"limit":20}"#,
+        "/channels/0/id",
+        r#""C1""#,
+    ],
+    [
+        "slack",
+        "list_messages",
+        r#"{"channel":"C1"}"#,
+        "/messages/0/text",
+        r#""Hello""#,
+    ],
+    [
+        "slack",
+        "post_message",
+        r#"{"channel":"C1","text":"Hi"}"#,
+        "/message/text",
+        r#""Hi""#,
+    ],
+];
+
+fn json_of(text: &str) -> Value {
+    serde_json::from_str(text).unwrap()
 }
 
 #[tokio::test]
@@ -132,7 +135,8 @@ async fn every_operation_is_asked_as_its_vendor_has_it_and_gives_the_vendors_jso
     let vendors = Vendors::start().await;
     let tools = with(&connectors(&vendors));
     let run = of_run(&tools, &ALL);
-    for (number, (input, place, value)) in operations().into_iter().enumerate() {
+    for (number, [kind, operation, params, place, value]) in OPERATIONS.into_iter().enumerate() {
+        let (input, value) = (call(kind, operation, json_of(params)), json_of(value));
         let result = call_as(&run, "connector", &input, &format!("step-{number}"))
             .await
             .unwrap();
@@ -202,80 +206,96 @@ async fn the_checks_of_a_call_come_in_their_order() {
     assert!(vendors.requests().is_empty());
 }
 
+/// Type, operation, params, and what is said of them.
+const WRONG: [[&str; 4]; 15] = [
+    ["github", "get_repo", r#""o/r""#, "params must be an object"],
+    [
+        "github",
+        "get_repo",
+        r#"{"owner":"o"}"#,
+        "params: missing field `repo`",
+    ],
+    [
+        "github",
+        "get_repo",
+        r#"{"repo":"r"}"#,
+        "params: missing field `owner`",
+    ],
+    [
+        "github",
+        "get_repo",
+        r#"{"owner":"..","repo":"r"}"#,
+        "names as GitHub has them",
+    ],
+    [
+        "github",
+        "get_repo",
+        r#"{"owner":"o","repo":"r?x=y"}"#,
+        "names as GitHub has them",
+    ],
+    [
+        "github",
+        "get_repo",
+        r#"{"repo":"o/r/../../user"}"#,
+        "names as GitHub has them",
+    ],
+    [
+        "github",
+        "get_issue",
+        r#"{"repo":"o/r","issue_number":"1/lock"}"#,
+        "params: invalid type",
+    ],
+    [
+        "github",
+        "create_issue",
+        r#"{"repo":"o/r","title":" "}"#,
+        "params: title cannot be empty",
+    ],
+    [
+        "github",
+        "list_issues",
+        r#"{"repo":"o/r","state":"new"}"#,
+        "state must be one of",
+    ],
+    [
+        "github",
+        "list_issues",
+        r#"{"repo":"o/r","per_page":101}"#,
+        "per_page must be 1 to 100",
+    ],
+    [
+        "github",
+        "get_file",
+        r#"{"repo":"o/r","path":"../../secrets"}"#,
+        "inside the repository",
+    ],
+    [
+        "linear",
+        "create_issue",
+        r#"{"title":"x"}"#,
+        "params: missing field `team_id`",
+    ],
+    ["linear", "get_issue", "{}", "params: missing field `issue_id`"],
+    [
+        "slack",
+        "post_message",
+        r#"{"channel":"C1"}"#,
+        "params: missing field `text`",
+    ],
+    [
+        "slack",
+        "list_messages",
+        r#"{"channel":"C1","limit":1000}"#,
+        "limit must be 1 to 999",
+    ],
+];
+
 #[tokio::test]
 async fn wrong_params_are_told_before_anything_is_sent() {
     let vendors = Vendors::start().await;
     let run = of_run(&with(&connectors(&vendors)), &ALL);
-    for (input, said) in [
-        (
-            call("github", "get_repo", json!("o/r")),
-            "params must be an object",
-        ),
-        (
-            call("github", "get_repo", json!({"owner": "o"})),
-            "params: missing field `repo`",
-        ),
-        (
-            call("github", "get_repo", json!({"repo": "r"})),
-            "params: missing field `owner`",
-        ),
-        (
-            call("github", "get_repo", json!({"owner": "..", "repo": "r"})),
-            "names as GitHub has them",
-        ),
-        (
-            call("github", "get_repo", json!({"owner": "o", "repo": "r?x=y"})),
-            "names as GitHub has them",
-        ),
-        (
-            call("github", "get_repo", json!({"repo": "o/r/../../user"})),
-            "names as GitHub has them",
-        ),
-        (
-            call(
-                "github",
-                "get_issue",
-                json!({"repo": "o/r", "issue_number": "1/lock"}),
-            ),
-            "params: invalid type",
-        ),
-        (
-            call("github", "create_issue", json!({"repo": "o/r", "title": " "})),
-            "params: title cannot be empty",
-        ),
-        (
-            call("github", "list_issues", json!({"repo": "o/r", "state": "new"})),
-            "state must be one of",
-        ),
-        (
-            call("github", "list_issues", json!({"repo": "o/r", "per_page": 101})),
-            "per_page must be 1 to 100",
-        ),
-        (
-            call(
-                "github",
-                "get_file",
-                json!({"repo": "o/r", "path": "../../secrets"}),
-            ),
-            "inside the repository",
-        ),
-        (
-            call("linear", "create_issue", json!({"title": "x"})),
-            "params: missing field `team_id`",
-        ),
-        (
-            call("linear", "get_issue", json!({})),
-            "params: missing field `issue_id`",
-        ),
-        (
-            call("slack", "post_message", json!({"channel": "C1"})),
-            "params: missing field `text`",
-        ),
-        (
-            call("slack", "list_messages", json!({"channel": "C1", "limit": 1000})),
-            "limit must be 1 to 999",
-        ),
-    ] {
+    for [kind, operation, params, said] in WRONG {
+        let input = call(kind, operation, json_of(params));
         let result = told(&run, "connector", &input).await;
         let text = error(&result);
         assert!(

@@ -1,5 +1,6 @@
 use crate::setup::{call, connectors, error, of_run, told, tools, with};
 use agent::tools::ToolError;
+use domain::Clock as _;
 use serde_json::{Value, json};
 use testkit::vendors::{Instead, SLACK_KEY, Vendors};
 
@@ -72,11 +73,7 @@ async fn limits_of_rate_are_told_with_their_time() {
         error(&slack),
         "slack answered 429: ratelimited (try again in 30 s)"
     );
-    let soon = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap()
-        .as_secs()
-        + 100;
+    let soon = domain::SystemClock.now().as_second() + 100;
     let headers = vec![
         ("x-ratelimit-remaining", "0".to_owned()),
         ("x-ratelimit-reset", soon.to_string()),
