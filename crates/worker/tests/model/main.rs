@@ -4,5 +4,6 @@
 
 mod faults;
 mod layers;
+mod matrix;
 mod setup;
 mod streams;
