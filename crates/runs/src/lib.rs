@@ -56,7 +56,9 @@ pub use orchestration::{
 };
 pub use outbox::{Backlog, Outbox};
 pub use projectors::projection_hash;
-pub use reader::{BadCursor, KnownFile, LogPage, LogQuery, Reader, RunHead, RunList, RunListQuery, RunParts};
+pub use reader::{
+    BadCursor, KnownFile, LogPage, LogQuery, Reader, RunHead, RunList, RunListQuery, RunParts, StoredArtifact,
+};
 pub use restore::{RestoredMessage, RestoredStep, RunSnapshot, StoredTurn, WantedFiles};
 pub use retention::{Caps, Cutoffs, EndedRun, Retention};
 pub use runtime_machine::{Refusal, Transition};

@@ -80,13 +80,14 @@ pub fn document(version: &str) -> Value {
 }
 
 /// Operations that take the id which `execute` answers.
-const OF_A_RUN: [&str; 10] = [
+const OF_A_RUN: [&str; 11] = [
     "run",
     "events",
     "effects",
     "budget",
     "files",
     "files_zip",
+    "artifacts",
     "ticket",
     "think",
     "named_stream",

@@ -109,6 +109,27 @@ pub struct FilePath {
     pub path: String,
 }
 
+/// `{run_id}` and `{artifact_id}`.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct ArtifactPath {
+    /// Id of a run.
+    #[param(value_type = String, format = "uuid")]
+    pub run_id: String,
+    /// Id of one of its artifacts.
+    #[param(value_type = String, format = "uuid")]
+    pub artifact_id: String,
+}
+
+/// `GET …/artifacts`.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ArtifactsQuery {
+    /// The newest of them.
+    #[param(minimum = 1, maximum = 1000, default = 100, required = false)]
+    pub limit: i32,
+}
+
 /// `GET …/files`.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]

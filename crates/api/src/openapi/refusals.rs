@@ -17,7 +17,10 @@ const MEANINGS: [(u16, &str); 12] = [
     (403, "`forbidden`: for admins only"),
     (404, "There is no such thing, or it is somebody else's"),
     (409, "In conflict with what is stored: see `code`"),
-    (410, "`files_expired`: the files were deleted by retention"),
+    (
+        410,
+        "`files_expired`: the files were deleted by retention; `artifact_replaced`: a later step wrote the file again",
+    ),
     (413, "`payload_too_large`: the body is too large"),
     (
         422,
@@ -91,6 +94,8 @@ kinds! {
     ForFiles: 401 404 409 410 422 429 500 503;
     /// Of the route that gives one file.
     ForFile: 400 401 404 409 410 422 429 500 503;
+    /// Of the route that gives one artifact.
+    ForArtifact: 400 401 404 409 410 422 429 500 503;
     /// Of streams, and of routes that may become one.
     ForStream: 400 401 404 422 429 500 503;
     /// Of `/agent/status`.

@@ -18,7 +18,15 @@ pub const OPTIONAL: [(&str, &[&str]); 5] = [
     ),
     (
         "WaitingFor",
-        &["since", "until", "step_id", "tool_name", "tool_input", "epoch"],
+        &[
+            "since",
+            "until",
+            "step_id",
+            "tool_name",
+            "tool_input",
+            "epoch",
+            "evidence",
+        ],
     ),
     ("Problem", &["errors"]),
     ("ReadinessAnswer", &["reason", "queue"]),
@@ -94,6 +102,8 @@ pub struct WaitingFor {
     pub tool_input: Option<Value>,
     /// `effect_unknown`: the question's number.
     pub epoch: Option<i64>,
+    /// `user`, of a run that was paused because it repeated itself: what was found.
+    pub evidence: Option<Value>,
 }
 
 /// What a run can wait for.

@@ -29,7 +29,7 @@ const DEFAULT_LIMIT: u16 = 100;
 const MAX_LIMIT: i64 = 1000;
 
 /// Why there is nothing to be had.
-fn refused(error: WorkspaceError) -> Problem {
+pub(super) fn refused(error: WorkspaceError) -> Problem {
     let text = error.to_string();
     match error {
         WorkspaceError::InvalidPath(_) => Problem::bad_request("invalid_path", text),
@@ -43,7 +43,7 @@ fn refused(error: WorkspaceError) -> Problem {
 }
 
 /// The files of the caller's run, when there may be some.
-async fn files_of(app: &App, caller: &Principal, run: RunId) -> Result<RunWorkspace, Problem> {
+pub(super) async fn files_of(app: &App, caller: &Principal, run: RunId) -> Result<RunWorkspace, Problem> {
     app.head(caller, run).await?;
     if app.reader(caller).files_expired(run).await? {
         let detail = "The files of this run were deleted by retention";
@@ -117,7 +117,18 @@ pub async fn one(
     query: Query,
 ) -> Result<Response, Problem> {
     let run = parse_run_id(&run)?;
-    let mut fields = Fields::of_query(&query);
+    let redirects = redirects(&query)?;
+    let files = files_of(&app, &principal, run).await?;
+    let path = WorkspacePath::parse(&path).map_err(refused)?;
+    if files.size(&path).await.map_err(refused)?.is_none() {
+        return Err(refused(WorkspaceError::NotFound(path.to_string())));
+    }
+    lead_to(&app, &files, &path, redirects).await
+}
+
+/// Whether the caller wants to be led to the address, or to be told it.
+pub(super) fn redirects(query: &Query) -> Result<bool, Problem> {
+    let mut fields = Fields::of_query(query);
     let redirect = fields.text("redirect");
     let redirects = match redirect.as_deref() {
         None | Some("true") => true,
@@ -128,14 +139,19 @@ pub async fn one(
         }
     };
     fields.finish()?;
-    let files = files_of(&app, &principal, run).await?;
-    let path = WorkspacePath::parse(&path).map_err(refused)?;
-    if files.size(&path).await.map_err(refused)?.is_none() {
-        return Err(refused(WorkspaceError::NotFound(path.to_string())));
-    }
+    Ok(redirects)
+}
+
+/// The answer with the address of a file that is there.
+pub(super) async fn lead_to(
+    app: &App,
+    files: &RunWorkspace,
+    path: &WorkspacePath,
+    redirects: bool,
+) -> Result<Response, Problem> {
     let valid_for = app.limits.download_ttl;
     let expires_at = app.clock.now().checked_add(valid_for).unwrap_or_default();
-    let url = files.link(&path, valid_for).await.map_err(refused)?;
+    let url = files.link(path, valid_for).await.map_err(refused)?;
     let mut response = if redirects {
         let to = HeaderValue::from_str(&url).map_err(|_| Problem::internal())?;
         (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, to)]).into_response()

@@ -1,5 +1,6 @@
 //! The routes of the public surface, one module per resource.
 
+pub mod artifacts;
 pub mod budget;
 pub mod debug;
 pub mod effects;
@@ -53,6 +54,8 @@ pub fn described() -> OpenApiRouter<App> {
         .routes(routes!(files::list))
         .routes(routes!(files::archive))
         .routes(routes!(files::one))
+        .routes(routes!(artifacts::list))
+        .routes(routes!(artifacts::one))
         .routes(routes!(debug::worker_status))
 }
 

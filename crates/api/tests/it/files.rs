@@ -303,3 +303,64 @@ async fn a_retry_may_ask_for_the_files_of_the_run_it_repeats() {
         .await;
     assert_eq!((status, &refused["code"]), (422, &json!("validation_error")));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn artifacts_are_listed_newest_first_and_lead_to_the_very_file_they_name() {
+    let setup = setup(&[]).await;
+    let run = setup.api.create(OWNER).await;
+    setup.put(run, "a.txt", "12345").await;
+    setup.put(run, "b/c.txt", "12345").await;
+    let id = |n: u32| format!("00000000-0000-4000-8000-00000000000{n}");
+    let [old, new, other, longer] = [1, 2, 3, 4].map(id);
+    setup
+        .sql(&format!(
+            "INSERT INTO agent_artifacts VALUES
+             ('{old}', '{run}', NULL, 'u', 'a.txt', 'a.txt', 'text/plain', 5, 'old', 'b', 'k', now() - interval '2 hours'),
+             ('{new}', '{run}', NULL, 'u', 'a.txt', 'a.txt', 'text/plain', 5, 'abc', 'b', 'k', now() - interval '1 hour'),
+             ('{longer}', '{run}', NULL, 'u', 'c.txt', 'b/c.txt', 'text/plain', 99, 'x', 'b', 'k', now() - interval '3 hours'),
+             ('{other}', '{run}', NULL, 'u', 'no.txt', 'no.txt', 'text/plain', 5, 'def', 'b', 'k', now())"
+        ))
+        .await;
+    let (status, listed) = setup.json(&format!("/agent/run/{run}/artifacts?limit=2")).await;
+    assert_eq!(status, 200, "{listed}");
+    assert_eq!(listed["success"], true);
+    let ids: Vec<&Value> = listed["artifacts"]
+        .as_array()
+        .expect("artifacts")
+        .iter()
+        .map(|one| &one["id"])
+        .collect();
+    assert_eq!(ids, [&json!(other), &json!(new)]);
+    let shown = &listed["artifacts"][1];
+    assert_eq!(
+        (&shown["content_hash"], &shown["file_size"]),
+        (&json!("abc"), &json!(5))
+    );
+    assert!(shown.get("storage_key").is_none(), "{shown}");
+    let url = shown["download_url"].as_str().expect("a path").to_owned();
+    let (status, link) = setup.json(&format!("{url}?redirect=false")).await;
+    assert_eq!(status, 200, "{link}");
+    let fetched = client()
+        .get(link["url"].as_str().expect("a url"))
+        .send()
+        .await
+        .expect("answered");
+    assert_eq!(fetched.text().await.expect("a body"), "12345");
+    assert_eq!(setup.get(OWNER, &url).await.status(), 307);
+    let code = async |artifact: &str| {
+        let (status, refused) = setup
+            .json(&format!("/agent/run/{run}/artifacts/{artifact}"))
+            .await;
+        (status, refused["code"].as_str().unwrap_or_default().to_owned())
+    };
+    assert_eq!(code(&old).await, (410, "artifact_replaced".to_owned()));
+    assert_eq!(
+        code(&longer).await,
+        (410, "artifact_replaced".to_owned()),
+        "its size is another one now"
+    );
+    assert_eq!(code(&other).await, (404, "file_not_found".to_owned()));
+    assert_eq!(code(&id(9)).await, (404, "artifact_not_found".to_owned()));
+    assert_eq!(code("1").await, (404, "artifact_not_found".to_owned()));
+    assert_eq!(setup.get("auth0|john", &url).await.status(), 404);
+}

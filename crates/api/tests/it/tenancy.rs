@@ -75,7 +75,10 @@ fn asks(document: &Value) -> (Vec<Ask>, Vec<String>) {
                     resolve(document, one)["name"] == "run_id" && resolve(document, one)["in"] == "query"
                 })
             });
-            let mut url = path.replace("{step_id}", "1").replace("{path}", "a/b");
+            let mut url = path
+                .replace("{step_id}", "1")
+                .replace("{path}", "a/b")
+                .replace("{artifact_id}", "1");
             if in_query {
                 url.push_str("?run_id={run_id}");
             } else if url.ends_with("/thinking") {

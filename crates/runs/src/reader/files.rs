@@ -6,6 +6,7 @@ use crate::db::tx::{Statement, params, query};
 use crate::store::StoreError;
 use domain::ids::RunId;
 use std::collections::HashMap;
+use uuid::Uuid;
 
 const EXPIRED: &str = "SELECT metadata ->> 'workspace' = 'expired' AS expired FROM agent_runs WHERE id = $1";
 
@@ -19,6 +20,24 @@ const HASHES: &str = "WITH RECURSIVE line AS (
       FROM line JOIN agent_artifacts a ON a.run_id = line.id
      WHERE a.file_path = ANY($2)
      ORDER BY a.file_path, line.depth, a.created_at DESC, a.id DESC";
+
+/// An artifact, and whether its file was written again with another content since.
+const ARTIFACT: &str = "SELECT a.file_path, a.file_size, EXISTS (
+        SELECT 1 FROM agent_artifacts later
+         WHERE later.run_id = a.run_id AND later.file_path = a.file_path AND later.content_hash <> a.content_hash
+           AND (later.created_at, later.id) > (a.created_at, a.id)) AS is_replaced
+    FROM agent_artifacts a WHERE a.run_id = $1 AND a.id = $2";
+
+/// A stored artifact, as far as fetching it needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredArtifact {
+    /// Relative to the workspace.
+    pub file_path: String,
+    /// In bytes.
+    pub file_size: i64,
+    /// A later step wrote the file again.
+    pub is_replaced: bool,
+}
 
 /// What a tool said of a file it stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +53,19 @@ impl Reader {
         let rows = query(&self.db, Statement::new(EXPIRED, params![run.0])).await?;
         let Some(row) = rows.first() else { return Ok(false) };
         Ok(column::<Option<bool>>(row, "expired")?.unwrap_or_default())
+    }
+
+    /// An artifact of this run.
+    pub async fn artifact(&self, run: RunId, id: Uuid) -> Result<Option<StoredArtifact>, StoreError> {
+        let rows = query(&self.db, Statement::new(ARTIFACT, params![run.0, id])).await?;
+        let stored = |row: &tokio_postgres::Row| {
+            Ok(StoredArtifact {
+                file_path: column(row, "file_path")?,
+                file_size: column(row, "file_size")?,
+                is_replaced: column(row, "is_replaced")?,
+            })
+        };
+        rows.first().map(stored).transpose()
     }
 
     /// What is known of the files at these paths.

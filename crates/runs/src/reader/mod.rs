@@ -10,7 +10,7 @@ mod views;
 mod waiting;
 
 pub use events::{LogPage, LogQuery};
-pub use files::KnownFile;
+pub use files::{KnownFile, StoredArtifact};
 pub use lists::{BadCursor, RunList, RunListQuery};
 pub use views::{RunHead, RunParts};
 pub use waiting::IN_LINE;

@@ -314,3 +314,42 @@ async fn what_a_step_did_to_files_is_kept_with_it_and_shown() {
         .unwrap();
     assert_eq!((known.len(), known["a.txt"].sha256.as_str()), (1, "aa"));
 }
+
+#[tokio::test]
+async fn a_new_plan_raises_the_version_keeps_the_phase_and_is_told_with_reason_and_difference() {
+    let store = store().await;
+    let (job, epoch) = store.executing().await;
+    let advanced = Change::PhaseAdvanced { from: 1, to: 2 };
+    store
+        .progress(job.run_id, epoch, vec![turn(1), advanced])
+        .await
+        .unwrap();
+    let phases: Vec<_> = (1..=3)
+        .map(|n| json!({"phase_number": n, "name": format!("p{n}")}))
+        .collect();
+    let value = json!({"goal": "g", "total_estimated_credits": 0, "phases": phases});
+    let revised = Change::PlanRevised {
+        plan: domain::Plan::from_value(&value).unwrap(),
+        reason: "more to do".to_owned(),
+        difference: domain::plan::PlanDifference {
+            added: vec!["p3".to_owned()],
+            ..Default::default()
+        },
+    };
+    let done = store.progress(job.run_id, epoch, vec![revised]).await.unwrap();
+    let event = &done.events[0];
+    assert_eq!(event.message, "Plan changed: more to do");
+    assert_eq!(
+        (&event.metadata["event"], &event.metadata["plan_version"]),
+        (&json!("replan"), &json!(2))
+    );
+    assert_eq!(event.metadata["difference"]["added"], json!(["p3"]));
+    let run = store.reader.run(job.run_id).await.unwrap().unwrap();
+    assert_eq!(
+        (&run["plan_version"], &run["current_phase"]),
+        (&json!(2), &json!(2))
+    );
+    assert_eq!(run["plan"]["phases"][2]["name"], "p3");
+    let progress = store.reader.progress(job.run_id).await.unwrap().unwrap();
+    assert_eq!(progress["total_phases"], 3);
+}
