@@ -5,6 +5,7 @@
 //! running step settle and begin nothing. `cancel`: the run was stopped or the lease is lost, end the running step at once
 //! and write nothing more.
 
+mod approvals;
 mod care;
 mod kept_outputs;
 mod phases;
@@ -150,8 +151,10 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
                 }
                 Next::RunTool(due) => {
                     self.may_go_on()?;
-                    self.may_begin_step(snapshot, &due).await?;
-                    self.run_tool(snapshot, &mut machine, &due).await?;
+                    if let Some(due) = self.admitted(snapshot, &mut machine, due).await? {
+                        self.may_begin_step(snapshot, &due).await?;
+                        self.run_tool(snapshot, &mut machine, &due).await?;
+                    }
                 }
             }
         }
@@ -239,7 +242,13 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
                         error: None,
                     });
                 }
+                if snapshot.gate.plan_only {
+                    changes.extend(self.ask_for_plan(snapshot, &plan));
+                }
                 self.commit(changes).await?;
+                if snapshot.gate.plan_only {
+                    return Err(Outcome::Waiting);
+                }
                 snapshot.plan = Some(plan);
                 snapshot.status = RunStatus::Executing;
                 Ok(())

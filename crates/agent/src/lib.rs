@@ -17,6 +17,7 @@
 pub mod context;
 pub mod conversation;
 pub mod driver;
+pub mod gate;
 pub mod memory;
 pub mod parse;
 pub mod planner;

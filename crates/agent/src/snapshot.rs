@@ -1,5 +1,6 @@
 //! What a worker knows of a run when it takes it: enough to start, and enough to go on after a lost worker.
 
+use crate::gate::Gate;
 use domain::change::NewMessage;
 use domain::ids::{RunId, StepId, UserId};
 use domain::run::StepStatus;
@@ -42,6 +43,8 @@ pub struct Snapshot {
     pub turns: Vec<Turn>,
     pub steps: Vec<StoredStep>,
     pub user_messages: Vec<UserMessage>,
+    /// What it may do without asking, and what it has asked.
+    pub gate: Gate,
     /// The job's attempt, from 1.
     pub attempt: u32,
 }
@@ -63,7 +66,7 @@ impl Snapshot {
 }
 
 /// Ids of what a run makes are derived from the place that makes them, so that doing it again gives the same id.
-fn derived(run: RunId, what: &str, turn: u32, action: u32) -> Uuid {
+pub(crate) fn derived(run: RunId, what: &str, turn: u32, action: u32) -> Uuid {
     Uuid::new_v5(&run.0, format!("{what}:{turn}:{action}").as_bytes())
 }
 

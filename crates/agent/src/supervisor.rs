@@ -6,6 +6,7 @@
 //! the commit of a result every action up to the next tool call. Hence the number of settled steps of the
 //! last turn says exactly where a run stands, and replaying the stored turns and results rebuilds the machine.
 
+use crate::gate;
 use crate::parse::PHASE_COMPLETE;
 use crate::replan::REPLAN;
 use crate::snapshot::{Snapshot, assistant_message};
@@ -206,6 +207,23 @@ impl Supervisor {
         })
     }
 
+    /// The tool calls of this turn that are still to be made, in order, up to where it ends otherwise.
+    pub fn due_tools(&self) -> Vec<DueTool> {
+        let waits =
+            |action: &Action| matches!(action.kind, ActionKind::RequestInput | ActionKind::TaskComplete);
+        self.queue
+            .iter()
+            .take_while(|(_, call)| !waits(call))
+            .filter(|(_, call)| call.kind == ActionKind::Tool)
+            .map(|(action, call)| DueTool {
+                turn: self.last_turn,
+                action: *action,
+                phase: self.phase,
+                call: call.clone(),
+            })
+            .collect()
+    }
+
     /// The turn limit, checked before a turn is asked for.
     pub fn before_turn(&mut self) -> Vec<Change> {
         if self.last_turn < self.limits.max_turns {
@@ -313,11 +331,15 @@ impl Supervisor {
                 message_id: message(question).id,
                 question: question.to_owned(),
             };
-            let waiting = Change::Waiting(Some(json!({"kind": "user", "detail": question})));
+            let interrupt = gate::question(self.run_id, (self.last_turn, index), question);
+            let waiting = Change::Waiting(Some(
+                json!({"kind": "user", "detail": question, "interrupt_ids": [interrupt.id]}),
+            ));
             self.waiting = true;
             self.queue.clear();
             return Applied::end(vec![
                 asked,
+                Change::InterruptOpened(Box::new(interrupt)),
                 waiting,
                 Change::Status {
                     to: RunStatus::WaitingUser,
@@ -536,6 +558,7 @@ mod tests {
             turns,
             steps,
             user_messages: vec![],
+            gate: crate::gate::Gate::default(),
             attempt: 1,
         }
     }

@@ -6,10 +6,12 @@ use std::path::PathBuf;
 
 mod budget;
 mod files;
+mod interrupts;
 mod queue;
 
 pub use budget::BudgetArgs;
 pub use files::{FilesAction, FilesArgs, GcArgs, WorkspaceAction, WorkspaceArgs, run_first};
+pub use interrupts::{AnswerArgs, ApproveArgs, InterruptsArgs, RejectArgs};
 pub use queue::{DropArgs, LetterFilter, QueueAction, QueueArgs, RetryArgs};
 
 const EXIT_CODES: &str = "Exit codes:
@@ -71,6 +73,14 @@ pub enum Command {
     Effects(EffectsArgs),
     /// What a run may spend and has spent; set caps
     Budget(BudgetArgs),
+    /// What a run asks you: calls and plans to approve, questions to answer
+    Interrupts(InterruptsArgs),
+    /// Approve what a run asks for, as it is or with another input
+    Approve(ApproveArgs),
+    /// Reject what a run asks for
+    Reject(RejectArgs),
+    /// Answer a run's question
+    Answer(AnswerArgs),
     /// Look into the queue and put it right
     Queue(QueueArgs),
     /// Check every dependency and say how to mend it
@@ -159,6 +169,12 @@ pub struct RunArgs {
     /// Allow a connector (repeatable)
     #[arg(long = "connector", value_name = "ID")]
     pub connectors: Vec<String>,
+    /// What it may do without asking, as JSON: allow, ask or deny by tool
+    #[arg(long, value_name = "JSON")]
+    pub policy: Option<String>,
+    /// Stop after the plan is made, for you to approve
+    #[arg(long)]
+    pub plan_only: bool,
 }
 
 /// `agentctl logs`

@@ -20,13 +20,16 @@
 //! | `StepUnknown` | `agent_steps.metadata.outcome` = `unknown` | none; the caller logs why |
 //! | `CancelRunningSteps` | every running step -> cancelled | `tool_error` `Cancelled` per step |
 //! | `PhaseAdvanced` | `agent_runs.current_phase` | `phase_advance` |
+//! | `InterruptOpened` | `agent_interrupts` (open) | `warning` with `event` = `approval_requested` |
+//! | `InterruptClosed` | `agent_interrupts` -> resolved, expired or cancelled | none; the caller logs it |
 //! | `Waiting` | `agent_runs.waiting_for` | none |
 //! | `WorkspaceCopied` | `agent_runs.metadata.workspace_copied` | none; the caller logs what was copied |
 
 use crate::action::{Turn, Usage};
 use crate::budget::Budget;
 use crate::event::NewEvent;
-use crate::ids::{MessageId, StepId};
+use crate::ids::{InterruptId, MessageId, StepId};
+use crate::interrupt::{InterruptDecision, InterruptStatus, NewInterrupt};
 use crate::plan::{Plan, PlanDifference};
 use crate::run::StepStatus;
 use crate::status::RunStatus;
@@ -162,6 +165,15 @@ pub enum Change {
         from: u32,
         to: u32,
     },
+    /// A person is asked. A question has an event of its own (`InputRequested`), the others say it here.
+    InterruptOpened(Box<NewInterrupt>),
+    /// It is decided, or nobody will decide it any more.
+    InterruptClosed {
+        id: InterruptId,
+        status: InterruptStatus,
+        decision: Option<InterruptDecision>,
+        response: Value,
+    },
     Waiting(Option<Value>),
     /// A retry has got the files of the run it repeats, or there are none to be had: it is not tried again.
     WorkspaceCopied,
@@ -191,6 +203,8 @@ impl Change {
             | Self::StepWaiting { .. }
             | Self::StepAdmitted { .. }
             | Self::CancelRunningSteps
+            | Self::InterruptOpened(_)
+            | Self::InterruptClosed { .. }
             | Self::Waiting(_) => false,
         }
     }

@@ -1,8 +1,10 @@
 //! What may be asked of a run. Users' commands come from the API, workers' carry the epoch of their claim.
 
 use crate::change::Change;
-use crate::ids::{JobId, MessageId, StepId, WorkerId};
+use crate::ids::{InterruptId, JobId, MessageId, StepId, WorkerId};
+use crate::interrupt::InterruptVerdict;
 use crate::waiting::RetryCause;
+use jiff::Timestamp;
 use serde_json::Value;
 
 /// A command to one existing run. Creation is its own path, because there is no state to decide on.
@@ -25,6 +27,15 @@ pub enum Command {
         verdict: Verdict,
         job_id: JobId,
     },
+    /// Decide an open interrupt; after the last one the run goes on under a new job id.
+    Decide {
+        interrupt_id: InterruptId,
+        verdict: InterruptVerdict,
+        now: Timestamp,
+        job_id: JobId,
+    },
+    /// Nobody decided in time.
+    ExpireInterrupts { now: Timestamp, job_id: JobId },
     /// A worker takes the run; raises the epoch.
     Claim { worker: WorkerId, job_id: JobId },
     /// What a worker's work led to.

@@ -1,10 +1,12 @@
 //! The state machine: a run's present state and a command lead to changes and what becomes of its job,
 //! or to a rejection. Pure; called by the authority under the run row's lock.
 
+mod interrupts;
+
 use crate::change::{Change, NewMessage, RunError};
 use crate::command::{Command, EffectDecision, Expiry, Release, Verdict};
 use crate::event::NewEvent;
-use crate::ids::{JobId, MessageId, StepId, WorkerId};
+use crate::ids::{InterruptId, JobId, MessageId, StepId, WorkerId};
 use crate::run::{Origin, RunState, StepStatus};
 use crate::status::RunStatus;
 use crate::tool::ToolResult;
@@ -85,6 +87,16 @@ pub enum Rejection {
     EffectUnknown(StepId),
     #[error("the outcome of step {0} is not in question")]
     NotUnknown(StepId),
+    /// Tool calls or the plan must be approved first.
+    #[error("{} interrupt(s) are open", .0.len())]
+    ApprovalOpen(Vec<InterruptId>),
+    /// Decided already, cancelled, or none of this run.
+    #[error("interrupt {0} is not open")]
+    InterruptClosed(InterruptId),
+    #[error("interrupt {0} has expired")]
+    InterruptExpired(InterruptId),
+    #[error("interrupt {0} is not decided this way")]
+    WrongDecision(InterruptId),
     #[error("the run is held by worker {0}")]
     Held(WorkerId),
     #[error("the run is not driven by our workers")]
@@ -105,6 +117,13 @@ pub fn decide(run: &RunState, command: Command) -> Result<Decision, Rejection> {
             verdict,
             job_id,
         } => settle_effect(run, step_id, verdict, job_id),
+        Command::Decide {
+            interrupt_id,
+            verdict,
+            now,
+            job_id,
+        } => interrupts::decide_one(run, (interrupt_id, verdict), now, job_id),
+        Command::ExpireInterrupts { now, job_id } => interrupts::expire(run, now, job_id),
         Command::Claim { worker, job_id } => claim(run, worker, job_id),
         Command::Progress(changes) => progress(run, changes),
         Command::Release(release) => Ok(release_lease(run, release)),
@@ -188,7 +207,7 @@ fn resume(
     if let Some(step_id) = run.unknown_step {
         return Err(Rejection::EffectUnknown(step_id));
     }
-    let mut changes = Vec::with_capacity(3);
+    let mut changes = interrupts::answered(run, user_input.as_ref().map(|(_, text)| text))?;
     if let Some((id, content)) = user_input {
         changes.push(Change::MessageAdded(NewMessage {
             id,
@@ -408,6 +427,7 @@ mod tests {
             crash_count: 0,
             cancel_requested: false,
             unknown_step: None,
+            interrupts: vec![],
             last_error: None,
         }
     }

@@ -49,6 +49,10 @@ uuid_id!(
     /// A stored message (`agent_messages.id`).
     MessageId
 );
+uuid_id!(
+    /// Something a run asks a person (`agent_interrupts.id`).
+    InterruptId
+);
 
 macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident) => {

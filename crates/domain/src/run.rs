@@ -1,6 +1,7 @@
 //! What the state machine needs to know of a run, and the words for steps.
 
 use crate::ids::{JobId, RunId, StepId, UserId, WorkerId};
+use crate::interrupt::OpenInterrupt;
 use crate::status::RunStatus;
 use serde::{Deserialize, Serialize};
 
@@ -100,6 +101,8 @@ pub struct RunState {
     pub cancel_requested: bool,
     /// The tool call whose outcome its user has to tell.
     pub unknown_step: Option<StepId>,
+    /// What it asks a person at present.
+    pub interrupts: Vec<OpenInterrupt>,
     /// Why the last attempt failed.
     pub last_error: Option<String>,
 }

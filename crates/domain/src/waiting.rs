@@ -4,6 +4,7 @@
 //! a run itself knows is stored with it; where it stands in the queue is seen when somebody asks.
 
 use crate::ids::StepId;
+use crate::interrupt::{InterruptKind, OpenInterrupt};
 use serde_json::{Value, json};
 
 /// What a run can wait for.
@@ -79,6 +80,31 @@ pub fn effect_unknown(step_id: StepId, call: (&str, &Value), epoch: i64, reason:
         "epoch": epoch,
         "detail": format!("{reason}; whether {tool_name} took effect is not known"),
     })
+}
+
+/// `waiting_for` of open interrupts: an approval when there is one among them, else an answer.
+pub fn interrupted(open: &[OpenInterrupt], detail: &str) -> Value {
+    let is_question = |interrupt: &OpenInterrupt| interrupt.kind == InterruptKind::Question;
+    let kind = if open.iter().all(is_question) {
+        WaitKind::User
+    } else {
+        WaitKind::Approval
+    };
+    let ids: Vec<String> = open.iter().map(|interrupt| interrupt.id.to_string()).collect();
+    json!({"kind": kind.as_str(), "detail": detail, "interrupt_ids": ids})
+}
+
+/// In words: what is open.
+pub fn open_in_words(open: &[OpenInterrupt]) -> String {
+    let names: Vec<&str> = open
+        .iter()
+        .map(|interrupt| match (interrupt.kind, &interrupt.tool_name) {
+            (InterruptKind::Plan, _) => "the plan",
+            (InterruptKind::Question, _) => "a question",
+            (InterruptKind::Tool, name) => name.as_deref().unwrap_or("a tool"),
+        })
+        .collect();
+    format!("a person decides about {}", names.join(", "))
 }
 
 /// `waiting_for` of a step without room for its sandbox.

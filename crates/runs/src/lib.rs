@@ -53,6 +53,7 @@ pub use db::{Db, DbOptions, DbOptionsError};
 pub use leases::{Leases, Renewal, RenewalStatus};
 pub use orchestration::{
     Claimed, CommandError, Committed, Created, IdempotencyKey, NewRun, Orchestration, RetryEdits, RunLimits,
+    RunRules,
 };
 pub use outbox::{Backlog, Outbox};
 pub use projectors::projection_hash;

@@ -1,11 +1,14 @@
 //! Everything a worker needs to go on with a run: after a claim, a take-over or a resume alike.
 
+use crate::authority::create::RunRules;
+use crate::authority::interrupts::{INTERRUPTS, known_interrupt};
 use crate::authority::row::{RunRow, column};
 use crate::budget::{self, Funds};
 use crate::db::tx::{Statement, params};
 use crate::store::StoreError;
 use domain::action::{Action, Turn};
 use domain::ids::{MessageId, RunId, StepId, UserId};
+use domain::interrupt::KnownInterrupt;
 use domain::plan::Plan;
 use domain::run::{RunState, StepStatus};
 use domain::tool::ToolResult;
@@ -17,7 +20,8 @@ use uuid::Uuid;
 
 const TASK: &str = "SELECT r.prompt, r.plan, r.retry_of,
         r.metadata @> '{\"copy_workspace\": true}' AND NOT r.metadata ? 'workspace_copied' AS wants_files,
-        coalesce(s.metadata ->> 'workspace' = 'expired', false) AS files_expired
+        coalesce(s.metadata ->> 'workspace' = 'expired', false) AS files_expired,
+        r.metadata -> 'policy' AS policy, r.metadata @> '{\"plan_only\": true}' AS plan_only
     FROM agent_runs r LEFT JOIN agent_runs s ON s.id = r.retry_of WHERE r.id = $1";
 const CONNECTORS: &str =
     "SELECT connector_id FROM agent_run_connectors WHERE run_id = $1 ORDER BY position, connector_id";
@@ -86,6 +90,9 @@ pub struct RunSnapshot {
     pub wanted_files: Option<WantedFiles>,
     /// Nothing while the run has no budget.
     pub funds: Option<Funds>,
+    pub rules: RunRules,
+    /// Everything it asked a person, in order.
+    pub interrupts: Vec<KnownInterrupt>,
     pub plan: Option<Plan>,
     /// In order; a turn 0 is the planner's reply.
     pub turns: Vec<StoredTurn>,
@@ -101,7 +108,7 @@ pub struct RunSnapshot {
 
 /// The reads behind a run's row, for [`snapshot`].
 pub(crate) fn rest_of(run_id: RunId, now: Timestamp) -> Vec<Statement> {
-    [TASK, CONNECTORS, TURNS, STEPS, MESSAGES]
+    [TASK, CONNECTORS, TURNS, STEPS, MESSAGES, INTERRUPTS]
         .map(|sql| Statement::new(sql, params![run_id.0]))
         .into_iter()
         .chain([budget::spent(run_id, now, budget::Of::Capped)])
@@ -110,8 +117,8 @@ pub(crate) fn rest_of(run_id: RunId, now: Timestamp) -> Vec<Statement> {
 
 /// A run's state of its row and the answers to [`rest_of`], all of one moment.
 pub(crate) fn snapshot(run: RunRow, rest: &[Vec<Row>]) -> Result<RunSnapshot, StoreError> {
-    let [task, connectors, turns, steps, messages, spent] = rest else {
-        return Err(StoreError::row("six answers expected"));
+    let [task, connectors, turns, steps, messages, interrupts, spent] = rest else {
+        return Err(StoreError::row("seven answers expected"));
     };
     let task = task.first().ok_or_else(|| StoreError::row("run vanished"))?;
     let plan: Option<Value> = column(task, "plan")?;
@@ -128,6 +135,11 @@ pub(crate) fn snapshot(run: RunRow, rest: &[Vec<Row>]) -> Result<RunSnapshot, St
         messages: messages.iter().map(message).collect::<Result<_, _>>()?,
         wanted_files: wanted_files(task)?,
         funds: spent.first().map(Funds::read).transpose()?,
+        rules: RunRules {
+            policy: column(task, "policy")?,
+            plan_only: column(task, "plan_only")?,
+        },
+        interrupts: interrupts.iter().map(known_interrupt).collect::<Result<_, _>>()?,
         total_tokens_used: run.counters.tokens,
         total_credits_used: run.counters.credits,
         started_at: run.times.started_at,

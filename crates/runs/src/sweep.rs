@@ -22,6 +22,10 @@ const OVERDUE: &str = "(SELECT id, status FROM agent_runs
     (SELECT id, status FROM agent_runs WHERE status = 'waiting_user' AND paused_at <= $2 LIMIT $3)
     LIMIT $3";
 
+const OVERDUE_APPROVALS: &str =
+    "SELECT DISTINCT i.run_id FROM agent_interrupts i JOIN agent_runs r ON r.id = i.run_id
+    WHERE i.status = 'open' AND i.expires_at <= $1 AND r.status = 'waiting_user' LIMIT $2";
+
 const LIVE: &str = concat!(
     "SELECT ",
     run_columns!(),
@@ -113,6 +117,14 @@ impl Sweep {
                 })
             })
             .collect()
+    }
+
+    /// At most `limit` runs that ask about something nobody decided in time; give them to
+    /// [`crate::Orchestration::expire_interrupts`].
+    pub async fn overdue_approvals(&self, limit: u32) -> Result<Vec<RunId>, StoreError> {
+        let params = params![self.clock.now(), i64::from(limit)];
+        let rows = query(&self.db, Statement::new(OVERDUE_APPROVALS, params)).await?;
+        rows.iter().map(|row| Ok(RunId(column(row, "run_id")?))).collect()
     }
 
     /// The next page of live runs, by id; start with `None`, go on with the last id, end at an empty page.

@@ -172,6 +172,7 @@ impl Parts {
             sandbox,
             tools: self.tools.clone(),
             counting: AnyRemote::from_url(self.options.agent.agent_counting_tools_url.as_deref()),
+            gate: self.options.agent.gate(),
             clock: self.clock.clone(),
             redactor: self.redactor.clone(),
             rules: JobRules {

@@ -7,6 +7,7 @@ use crate::log::with_sources;
 use crate::model::{ModelOptions, SetupError};
 use crate::retention::RetentionOptions;
 use crate::sandbox::{SandboxOptions, ToolExecutor};
+use crate::snapshot::GateRules;
 use crate::workspace::S3Options;
 use agent::context::{CONTEXT_TOKENS, MIN_CONTEXT_TOKENS};
 use agent::driver::OnUnknown;
@@ -15,7 +16,7 @@ use bootstrap::{Faults, Validate};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use domain::budget::{Budget, Dimension};
 use domain::redact::Redactor;
-use domain::{SystemClock, WriteMode};
+use domain::{Policy, SystemClock, WriteMode};
 use queue::RedisOptions;
 use runs::{DayCaps, Db, DbOptions};
 use std::sync::Arc;
@@ -167,6 +168,12 @@ pub struct AgentOptions {
     /// Longest wait for the user, in seconds.
     #[arg(long, env = "AGENT_WAITING_TIMEOUT_SECONDS", default_value_t = 86_400)]
     pub agent_waiting_timeout_seconds: u64,
+    /// Policy of every run, as JSON: allow, ask or deny by tool; a run's own policy lies over it.
+    #[arg(long, env = "AGENT_DEFAULT_POLICY", default_value = "{\"mcp__*\":\"ask\"}")]
+    pub agent_default_policy: String,
+    /// An approval that nobody gave after this many seconds counts as rejected.
+    #[arg(long, env = "AGENT_APPROVAL_TIMEOUT_SECONDS", default_value_t = 86_400)]
+    pub agent_approval_timeout_seconds: u64,
     /// Turns of a run.
     #[arg(long, env = "AGENT_MAX_ITERATIONS", default_value_t = 50)]
     pub agent_max_iterations: u32,
@@ -277,8 +284,24 @@ impl AgentOptions {
         }
     }
 
+    /// What holds for every run.
+    pub fn gate(&self) -> GateRules {
+        GateRules {
+            policy: Arc::new(self.default_policy().unwrap_or_else(|_| Policy::asking())),
+            approval_timeout: Duration::from_secs(self.agent_approval_timeout_seconds),
+        }
+    }
+
+    fn default_policy(&self) -> Result<Policy, String> {
+        let value = serde_json::from_str(&self.agent_default_policy).map_err(|fault| fault.to_string())?;
+        Policy::parse(&value).map_err(|fault| fault.to_string())
+    }
+
     fn faults(&self) -> Faults {
         let mut faults = Faults::default();
+        if let Err(fault) = self.default_policy() {
+            faults.invalid(format!("AGENT_DEFAULT_POLICY: {fault}"));
+        }
         if let Some(Err(fault)) = self.agent_counting_tools_url.as_deref().map(CountingTools::at) {
             faults.invalid(format!("AGENT_COUNTING_TOOLS_URL: {fault}"));
         }

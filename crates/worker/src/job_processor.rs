@@ -12,7 +12,7 @@ use crate::model::WithRetries;
 use crate::remote::Remote;
 use crate::sandbox::AnySandbox;
 use crate::settle::Settle;
-use crate::snapshot::to_snapshot;
+use crate::snapshot::{GateRules, to_snapshot};
 use crate::workspace::{RunFiles, Workspaces};
 use agent::driver::{Driver, OnUnknown, Outcome};
 use agent::ports::Model as _;
@@ -58,6 +58,7 @@ pub struct JobProcessor {
     pub sandbox: AnySandbox,
     pub tools: Tools,
     pub counting: AnyRemote,
+    pub gate: GateRules,
     pub clock: Arc<dyn Clock>,
     pub redactor: Arc<Redactor>,
     pub rules: JobRules,
@@ -180,7 +181,7 @@ impl JobProcessor {
             attempt = run.retry_count + 1, "run claimed");
         let wanted_files = snapshot.wanted_files;
         let funds = snapshot.funds;
-        let snapshot = to_snapshot(snapshot, run.retry_count + 1);
+        let snapshot = to_snapshot(snapshot, run.retry_count + 1, &self.gate);
         let traceparent = delivery.job.traceparent.clone();
         let outcome = self
             .drive(

@@ -1,12 +1,43 @@
 //! A run as stored becomes a run as the agent sees it.
 
+use agent::gate::Gate;
 use agent::snapshot::{Snapshot, StoredStep, UserMessage, assistant_message};
+use domain::Policy;
 use domain::ids::{MessageId, StepId};
-use runs::{RestoredMessage, RunSnapshot};
+use domain::interrupt::KnownInterrupt;
+use runs::{RestoredMessage, RunRules, RunSnapshot};
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What holds for every run, under what a run's creator said.
+#[derive(Debug, Clone)]
+pub struct GateRules {
+    pub policy: Arc<Policy>,
+    /// An approval that nobody gave by then counts as rejected.
+    pub approval_timeout: Duration,
+}
+
+impl GateRules {
+    /// The gate of a run. A policy that is not understood was stored by another version: then everything is asked for.
+    fn of_run(&self, rules: &RunRules, interrupts: Vec<KnownInterrupt>) -> Gate {
+        let own = rules.policy.as_ref().map(Policy::parse).transpose();
+        let own = own.unwrap_or_else(|fault| {
+            tracing::warn!(%fault, "a run's policy is not understood, everything is asked for");
+            Some(Policy::asking())
+        });
+        Gate {
+            policy: own.unwrap_or_default().over(Arc::clone(&self.policy)),
+            plan_only: rules.plan_only,
+            approval_timeout: self.approval_timeout,
+            interrupts,
+        }
+    }
+}
 
 /// The agent's view for this attempt (from 1).
-pub fn to_snapshot(stored: RunSnapshot, attempt: u32) -> Snapshot {
+pub fn to_snapshot(stored: RunSnapshot, attempt: u32, rules: &GateRules) -> Snapshot {
+    let gate = rules.of_run(&stored.rules, stored.interrupts);
     let turns: Vec<_> = stored
         .turns
         .into_iter()
@@ -48,6 +79,7 @@ pub fn to_snapshot(stored: RunSnapshot, attempt: u32) -> Snapshot {
         turns,
         steps,
         user_messages,
+        gate,
         attempt,
     }
 }

@@ -195,6 +195,7 @@ impl Upkeep {
         if !self.write_mode.may_write() {
             return Ok(());
         }
+        self.expire_approvals().await?;
         for overdue in self.sweep.overdue(EXPIRE_BATCH, self.waiting_timeout).await? {
             match self.orchestration.expire(overdue.run_id, overdue.expiry).await {
                 Ok(committed) => {
@@ -211,6 +212,22 @@ impl Upkeep {
                     tracing::info!(run_id = %overdue.run_id, limit, "time limit ran out");
                 }
                 // It ended or moved on meanwhile.
+                Err(CommandError::Rejected(_) | CommandError::NotFound) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// What nobody decided in time counts as rejected; the relay pushes the jobs of the runs that go on.
+    async fn expire_approvals(&self) -> Result<(), UpkeepError> {
+        for run_id in self.sweep.overdue_approvals(EXPIRE_BATCH).await? {
+            match self.orchestration.expire_interrupts(run_id).await {
+                Ok(committed) => {
+                    publish(&self.queue, &committed.events).await;
+                    tracing::info!(run_id = %run_id, limit = "approval", "time limit ran out");
+                }
+                // Decided or stopped meanwhile.
                 Err(CommandError::Rejected(_) | CommandError::NotFound) => {}
                 Err(error) => return Err(error.into()),
             }

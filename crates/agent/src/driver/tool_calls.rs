@@ -35,6 +35,9 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
             && snapshot.step(due.turn, due.action).is_none()
             && self.has_room_for_step(&due)
         {
+            let Some(due) = self.may_begin(snapshot, due) else {
+                return;
+            };
             let effect = self.effect_of(&due);
             if effect == Effect::AtMostOnce {
                 return;
@@ -223,6 +226,7 @@ pub(super) fn settled(
     due: &DueTool,
     (result, duration_ms): (ToolResult, i64),
 ) -> (Vec<Change>, Vec<Change>) {
+    let result = snapshot.gate.with_edit_told((due.turn, due.action), result);
     let status = if result.success {
         StepStatus::Completed
     } else {

@@ -3,6 +3,7 @@
 //! A failure is one of two kinds: told to the model as a result ([`ToolError::ToModel`]) or, when our own machinery failed,
 //! a reason to try the job again ([`ToolError::Retry`]). A call that is stopped is neither.
 
+pub(crate) mod ask_user;
 mod code;
 mod files;
 mod message;

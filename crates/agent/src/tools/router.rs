@@ -1,5 +1,6 @@
 //! Finds the tool of a name, tells its effect and schema, and dispatches a call.
 
+use super::ask_user::{self, ASK_USER};
 use super::{ToolError, code, files, message, shell};
 use crate::conversation::steering_tools;
 use crate::ports::{RemoteTools, Sandbox, SandboxEvents, ToolSpec, Workspace};
@@ -45,6 +46,7 @@ impl<W: Workspace, S: Sandbox, R: RemoteTools> Router<'_, W, S, R> {
             "shell" => shell::run(self.sandbox, call, events, cancel).await,
             "code" => code::run(self.sandbox, call, events, cancel).await,
             "message" => message::run(call.tool_input),
+            ASK_USER => ask_user::unanswered(call.tool_input),
             "file_read" => files::read(self.workspace, call.tool_input).await,
             "file_write" => files::write(self.workspace, call.tool_input).await,
             "file_list" => files::list(self.workspace, call.tool_input).await,
@@ -139,6 +141,13 @@ pub fn specs() -> Vec<ToolSpec> {
             "Tell the user something.",
             json!({"message": text()}),
             &["message"],
+        ),
+        spec(
+            ASK_USER,
+            "Ask the user a question and get the answer as the result; the options to choose from and a JSON Schema of the \
+             answer may be given.",
+            json!({"question": text(), "options": {"type": "array", "items": text()}, "schema": {"type": "object"}}),
+            &["question"],
         ),
     ];
     specs.extend(steering_tools());

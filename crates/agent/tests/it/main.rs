@@ -1,8 +1,11 @@
 //! The driver against the ports in memory, with a model that answers from a list.
 #![expect(clippy::unwrap_used, reason = "helpers of tests may fail the test")]
 
+mod approvals;
 mod budgets;
 mod capacity;
+mod gated;
+mod injection;
 mod long_runs;
 mod steering;
 
@@ -101,6 +104,7 @@ fn snapshot() -> Snapshot {
         turns: vec![],
         steps: vec![],
         user_messages: vec![],
+        gate: agent::gate::Gate::default(),
         attempt: 1,
     }
 }

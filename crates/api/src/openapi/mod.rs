@@ -7,6 +7,7 @@
 
 pub mod events;
 pub mod files;
+pub mod interrupts;
 pub mod operator;
 pub mod params;
 pub mod refusals;
@@ -85,6 +86,7 @@ const OF_A_RUN: [&str; 11] = [
     "events",
     "effects",
     "budget",
+    "interrupts",
     "files",
     "files_zip",
     "artifacts",

@@ -23,6 +23,27 @@ pub struct StepPath {
     pub step_id: String,
 }
 
+/// `{run_id}` and `{interrupt_id}`.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct InterruptPath {
+    /// Id of a run.
+    #[param(value_type = String, format = "uuid")]
+    pub run_id: String,
+    /// Id of one of its interrupts.
+    #[param(value_type = String, format = "uuid")]
+    pub interrupt_id: String,
+}
+
+/// `GET …/interrupts`.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct InterruptsQuery {
+    /// `all`: the decided ones too.
+    #[param(inline, required = false)]
+    pub status: super::interrupts::InterruptsWanted,
+}
+
 /// `{asset}` of the pages.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Path)]

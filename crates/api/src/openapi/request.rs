@@ -71,6 +71,11 @@ pub struct CreateRequest {
     pub connector_ids: Option<Vec<String>>,
     /// Start the run at once; without it as `AGENT_CREATE_AUTOSTART` says.
     pub auto_start: Option<bool>,
+    /// What the run may do without asking: `allow`, `ask` or `deny` by tool or `tool.operation`.
+    #[schema(value_type = Option<Object>)]
+    pub policy: Option<Value>,
+    /// Wait for a person after the plan is made.
+    pub plan_only: Option<bool>,
     #[schema(minimum = 0, maximum = 9)]
     pub priority: Option<i32>,
     /// Caps of the run; what is not named is as `AGENT_DEFAULT_BUDGET` says.

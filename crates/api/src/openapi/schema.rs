@@ -26,6 +26,7 @@ pub const OPTIONAL: [(&str, &[&str]); 5] = [
             "tool_input",
             "epoch",
             "evidence",
+            "interrupt_ids",
         ],
     ),
     ("Problem", &["errors"]),
@@ -104,6 +105,8 @@ pub struct WaitingFor {
     pub epoch: Option<i64>,
     /// `user`, of a run that was paused because it repeated itself: what was found.
     pub evidence: Option<Value>,
+    /// `approval`, `user`: what a person is asked.
+    pub interrupt_ids: Option<Vec<Id>>,
 }
 
 /// What a run can wait for.

@@ -1,6 +1,7 @@
 //! `POST /agent/execute`: one body, nine actions.
 
 use super::list::{self, Listing};
+use super::rules::RuleFields;
 use super::too_early;
 use crate::auth::{Principal, User, idempotency_key};
 use crate::edge::Trace;
@@ -36,6 +37,7 @@ pub struct Execute {
     user_input: Option<String>,
     connector_ids: Vec<String>,
     auto_start: Option<bool>,
+    rules: RuleFields,
     copy_workspace: bool,
     priority: u8,
     budget: Option<Value>,
@@ -54,6 +56,7 @@ impl FromFields for Execute {
             user_input: fields.text("user_input"),
             connector_ids: fields.texts("connector_ids"),
             auto_start: fields.flag("auto_start"),
+            rules: RuleFields::read(fields),
             copy_workspace: fields.flag("copy_workspace").unwrap_or_default(),
             priority: fields.int("priority", 0..=9).unwrap_or(0) as u8,
             budget: fields.value("budget"),
@@ -168,6 +171,7 @@ fn refused(error: CommandError) -> Problem {
             );
             Problem::new(http::StatusCode::CONFLICT, "effect_unknown", detail)
         }
+        CommandError::Rejected(Rejection::ApprovalOpen(open)) => super::rules::approval_open(&open),
         other => other.into(),
     }
 }
@@ -181,6 +185,7 @@ impl Call<'_> {
         let prompt = request.prompt.filter(|prompt| !prompt.trim().is_empty());
         let prompt = prompt.ok_or_else(|| Problem::bad_request("prompt_required", "Prompt is required"))?;
         let budget = self.budget(request.budget.as_ref())?;
+        let rules = request.rules.checked()?;
         self.app.may_write()?;
         if let Some(answer) = self.pay(key.as_ref()).await? {
             return Ok(answer);
@@ -195,6 +200,7 @@ impl Call<'_> {
             auto_start: request.auto_start.unwrap_or(limits.create_autostart),
             retry_of: None,
             copy_workspace: false,
+            rules,
             traceparent: self.trace.traceparent.clone(),
             max_retries: limits.max_retries,
         };

@@ -8,9 +8,11 @@ pub mod events;
 pub mod execute;
 pub mod files;
 pub mod health;
+pub mod interrupts;
 pub mod list;
 pub mod logs;
 pub mod pages;
+mod rules;
 pub mod runtime;
 pub mod status;
 pub mod stream;
@@ -51,6 +53,8 @@ pub fn described() -> OpenApiRouter<App> {
         .routes(routes!(effects::settle))
         .routes(routes!(budget::show))
         .routes(routes!(budget::change))
+        .routes(routes!(interrupts::list))
+        .routes(routes!(interrupts::decide))
         .routes(routes!(files::list))
         .routes(routes!(files::archive))
         .routes(routes!(files::one))

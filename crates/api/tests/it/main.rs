@@ -16,6 +16,7 @@ mod errors;
 mod files;
 mod harness;
 mod internal;
+mod interrupts;
 mod jwks;
 mod keys;
 mod limits;

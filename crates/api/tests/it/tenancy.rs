@@ -77,6 +77,7 @@ fn asks(document: &Value) -> (Vec<Ask>, Vec<String>) {
             });
             let mut url = path
                 .replace("{step_id}", "1")
+                .replace("{interrupt_id}", "00000000-0000-4000-8000-000000000000")
                 .replace("{path}", "a/b")
                 .replace("{artifact_id}", "1");
             if in_query {
@@ -97,6 +98,8 @@ fn asks(document: &Value) -> (Vec<Ask>, Vec<String>) {
                 asks.push(ask(Some(json!({"decision": "done"}))));
             } else if path.ends_with("/budget") && method == Method::POST {
                 asks.push(ask(Some(json!({"budget": {"steps": 1000}}))));
+            } else if path.ends_with("/interrupts/{interrupt_id}") {
+                asks.push(ask(Some(json!({"decision": "approve"}))));
             } else if url.contains("{run_id}") {
                 asks.push(ask(None));
             } else {

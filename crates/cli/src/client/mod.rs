@@ -96,6 +96,21 @@ impl Api {
         self.post(&format!("/agent/run/{run}/budget"), caps).await
     }
 
+    /// What a run asks a person, the open ones or all.
+    pub async fn interrupts(&self, run: &str, all: bool) -> Result<Value, Failure> {
+        let wanted = if all { "?status=all" } else { "" };
+        let request = self
+            .http
+            .get(self.url(&format!("/agent/run/{run}/interrupts{wanted}")));
+        json_of(self.send(request.timeout(ANSWER_TIMEOUT)).await?).await
+    }
+
+    /// Decides one of them.
+    pub async fn decide(&self, run: &str, interrupt: &str, decision: &Value) -> Result<Value, Failure> {
+        self.post(&format!("/agent/run/{run}/interrupts/{interrupt}"), decision)
+            .await
+    }
+
     /// Where a file can be fetched without a token: `{"url","expires_at"}`.
     pub async fn file_url(&self, run: &str, path: &str) -> Result<Value, Failure> {
         let path = utf8_percent_encode(path, PATH);

@@ -5,6 +5,7 @@ pub mod doctor;
 pub mod effects;
 pub mod files;
 pub mod gc;
+pub mod interrupts;
 pub mod queue;
 pub mod redis_facts;
 pub mod runs;
@@ -46,6 +47,10 @@ pub async fn dispatch(console: Console, cli: Cli) -> Result<Code, Failure> {
         }
         Command::Effects(args) => effects::effects(console, &Api::at(&place()?)?, &args).await,
         Command::Budget(args) => budget::budget(console, &Api::at(&place()?)?, &args).await,
+        Command::Interrupts(args) => interrupts::list(console, &Api::at(&place()?)?, &args).await,
+        Command::Approve(args) => interrupts::approve(console, &Api::at(&place()?)?, &args).await,
+        Command::Reject(args) => interrupts::reject(console, &Api::at(&place()?)?, &args).await,
+        Command::Answer(args) => interrupts::answer(console, &Api::at(&place()?)?, &args).await,
         Command::Queue(args) => queue::queue(console, &place()?, &args).await,
         Command::Doctor { json } => doctor::doctor(console, &place()?, json).await,
         Command::Migrate => system::migrate(&place()?),

@@ -3,6 +3,7 @@
 use crate::args::{LogsArgs, RunArgs};
 use crate::client::Api;
 use crate::client::follow::Follower;
+use crate::commands::interrupts::json_of;
 use crate::commands::runs::{files_of, text};
 use crate::console::{Console, Style};
 use crate::failure::{Code, Failure};
@@ -15,6 +16,7 @@ const LOG_PAGE: u32 = 500;
 
 /// `agentctl run`: creates, starts, follows to the end; the exit code is the outcome.
 pub async fn run(console: Console, api: &Api, args: &RunArgs) -> Result<Code, Failure> {
+    let policy = args.policy.as_deref().map(|text| json_of("--policy", text));
     let created = api
         .execute(
             "create",
@@ -23,6 +25,8 @@ pub async fn run(console: Console, api: &Api, args: &RunArgs) -> Result<Code, Fa
                 "priority": args.priority,
                 "project_id": args.project,
                 "connector_ids": (!args.connectors.is_empty()).then_some(&args.connectors),
+                "policy": policy.transpose()?,
+                "plan_only": args.plan_only.then_some(true),
                 "auto_start": false,
             }),
         )
@@ -59,7 +63,8 @@ async fn watch(console: Console, api: &Api, id: &str, as_json: bool) -> Result<C
         let Some(event) = event else { break };
         log.show(api, id, &event).await?;
         if let Some(status) = stopped_at(&event) {
-            return waiting(console, id, status, follower.last_seq(), as_json);
+            let asked = asked(api, id, status).await;
+            return waiting(console, id, (status, &asked), follower.last_seq(), as_json);
         }
     }
     summary(console, api, id, as_json).await
@@ -80,18 +85,41 @@ fn stopped_at(event: &Value) -> Option<RunStatus> {
         .then_some(status)
 }
 
-fn waiting(console: Console, id: &str, status: RunStatus, seq: i64, as_json: bool) -> Result<Code, Failure> {
+/// What a waiting run asks; nothing when it cannot be read, the run's log says it too.
+async fn asked(api: &Api, id: &str, status: RunStatus) -> Vec<Value> {
+    if status != RunStatus::WaitingUser {
+        return vec![];
+    }
+    let answer = api.interrupts(id, false).await.unwrap_or_default();
+    answer["interrupts"].as_array().cloned().unwrap_or_default()
+}
+
+fn waiting(
+    console: Console,
+    id: &str,
+    (status, asked): (RunStatus, &[Value]),
+    seq: i64,
+    as_json: bool,
+) -> Result<Code, Failure> {
     if as_json {
         console
             .out(&json!({"type": "summary", "run_id": id, "status": status, "last_seq": seq}).to_string())?;
         return Ok(Code::Waiting);
     }
+    let approval = asked.iter().any(|one| one["kind"] != "question");
     let (why, how) = match status {
-        RunStatus::WaitingUser => ("the run waits for your answer", " --input \"ANSWER\""),
-        _ => ("the run is paused", ""),
+        RunStatus::WaitingUser if approval => (
+            "the run waits for your approval",
+            format!("agentctl approve {id}\n  agentctl reject {id} --reason \"WHY\""),
+        ),
+        RunStatus::WaitingUser => (
+            "the run waits for your answer",
+            format!("agentctl resume {id} --input \"ANSWER\""),
+        ),
+        _ => ("the run is paused", format!("agentctl resume {id}")),
     };
     console.note(&format!(
-        "{}\n  agentctl resume {id}{how}\n  agentctl logs {id} -f --after {seq}",
+        "{}\n  {how}\n  agentctl logs {id} -f --after {seq}",
         console.paint_note(Style::Yellow, why)
     ));
     Ok(Code::Waiting)

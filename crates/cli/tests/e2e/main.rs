@@ -3,6 +3,7 @@
 //! Build the programs first: `cargo build --workspace --bins`.
 #![cfg(test)]
 
+mod approvals;
 mod cancelling;
 mod commands;
 mod effects;

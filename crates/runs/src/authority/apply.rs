@@ -107,6 +107,13 @@ impl Batch<'_> {
                 self.run.state.current_phase = to;
                 self.push(NewEvent::phase_advance(from, to, self.run.state.total_phases));
             }
+            Change::InterruptOpened(interrupt) => self.interrupt_opened(*interrupt),
+            Change::InterruptClosed {
+                id,
+                status,
+                decision,
+                response,
+            } => self.interrupt_closed(id, status, decision, response),
             Change::Waiting(what) => self.run.waiting_for = what,
             Change::WorkspaceCopied => {
                 let params = params![self.run.state.id.0];
@@ -141,6 +148,7 @@ impl Batch<'_> {
         self.note_time(from, to, at);
         if to.is_final() {
             self.run.waiting_for = None;
+            self.cancel_interrupts(at);
             let message = self.run.error_message.clone();
             self.push(NewEvent::complete(to, message.as_deref()));
         }

@@ -36,10 +36,21 @@ pub struct NewRun {
     pub retry_of: Option<RunId>,
     /// Begin with the files of the run that is repeated. Stored as `metadata.copy_workspace`.
     pub copy_workspace: bool,
+    /// What it may do without asking.
+    pub rules: RunRules,
     /// W3C trace context of the request.
     pub traceparent: String,
     /// Attempts beyond the first.
     pub max_retries: u32,
+}
+
+/// What a run was told about asking; stored in its metadata.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RunRules {
+    /// As sent; already understood by [`domain::policy::Policy::parse`]. Stored as `metadata.policy`.
+    pub policy: Option<Value>,
+    /// Wait for a person after the plan is made. Stored as `metadata.plan_only`.
+    pub plan_only: bool,
 }
 
 /// Everything the commit of a new run writes.
@@ -120,6 +131,12 @@ fn fresh_params(new: &NewRun, extras: Extras) -> Vec<Param> {
     if new.copy_workspace {
         metadata[COPY_WORKSPACE] = Value::Bool(true);
     }
+    if let Some(policy) = &new.rules.policy {
+        metadata["policy"] = policy.clone();
+    }
+    if new.rules.plan_only {
+        metadata["plan_only"] = Value::Bool(true);
+    }
     if !extras.budget.is_empty() {
         metadata[BUDGET] = extras.budget.to_value();
     }
@@ -154,6 +171,7 @@ pub(crate) fn fresh_state(id: RunId, origin: Origin, status: RunStatus) -> RunSt
         crash_count: 0,
         cancel_requested: false,
         unknown_step: None,
+        interrupts: vec![],
         last_error: None,
     }
 }

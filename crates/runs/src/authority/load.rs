@@ -1,5 +1,6 @@
 //! Reading a run under its row's lock, with what its commands may need, in one round trip.
 
+use super::interrupts::open_interrupts;
 use super::row::{RunRow, column, run_columns};
 use super::steps::OpenStep;
 use crate::db::Db;
@@ -20,7 +21,9 @@ const LOCK_RUN: &str = concat!(
 /// The projections' state and the steps that are not settled, one row at least; read after the lock, so that it is the
 /// state after the last commit. Parameters: topic, run id.
 const AROUND: &str = "SELECT coalesce(c.last_seq, 0) AS last_seq, coalesce(s.event_count, 0) AS event_count,
-        o.id, o.tool_name, o.started_at, coalesce(o.metadata ? 'waited', false) AS waited
+        o.id, o.tool_name, o.started_at, coalesce(o.metadata ? 'waited', false) AS waited,
+        (SELECT json_agg(json_build_object('id', i.id, 'kind', i.kind, 'tool_name', i.tool_name, 'expires_at', i.expires_at)
+            ORDER BY i.turn, i.action) FROM agent_interrupts i WHERE i.run_id = $2 AND i.status = 'open') AS interrupts
       FROM (SELECT 1) AS one
       LEFT JOIN runtime.projection_checkpoints c ON c.topic = $1
       LEFT JOIN runtime.run_summaries s ON s.run_id = $2
@@ -60,7 +63,10 @@ pub(crate) async fn lock_and_read(
         tx.roll_back().await?;
         return Ok(None);
     };
-    let run = RunRow::read(run)?;
+    let mut run = RunRow::read(run)?;
+    if let Some(first) = around.first() {
+        run.state.interrupts = open_interrupts(column(first, "interrupts")?)?;
+    }
     let projection = around
         .first()
         .map(Projection::read)

@@ -7,6 +7,7 @@
 pub(crate) mod apply;
 pub(crate) mod batch;
 pub(crate) mod create;
+pub(crate) mod interrupts;
 pub(crate) mod load;
 pub(crate) mod row;
 pub(crate) mod steps;

@@ -115,6 +115,7 @@ pub(crate) fn state(row: &Row) -> Result<RunState, StoreError> {
         crash_count: count(row, "crash_count")?,
         cancel_requested: column::<Option<Timestamp>>(row, "cancel_requested_at")?.is_some(),
         unknown_step: waiting_for.as_ref().and_then(unknown_step),
+        interrupts: vec![],
         last_error: column(row, "error_message")?,
     })
 }

@@ -42,6 +42,7 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!("0005_signing_keys"),
     migration!("0006_tenancy"),
     migration!("0007_workspaces"),
+    migration!("0008_interrupts"),
     migration!("0009_budgets"),
 ];
 

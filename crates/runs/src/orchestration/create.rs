@@ -1,6 +1,6 @@
 //! Making runs: create and retry, once per idempotency key.
 
-use super::{CommandError, Committed, Created, IdempotencyKey, NewRun, Orchestration};
+use super::{CommandError, Committed, Created, IdempotencyKey, NewRun, Orchestration, RunRules};
 use crate::authority::batch::to_micros;
 use crate::authority::create::{self, Creation, Extras};
 use crate::authority::row::RunRow;
@@ -35,6 +35,7 @@ const STORE_ANSWER: &str = "UPDATE agent_idempotency SET answer = $3 WHERE user_
 
 const RETRY_SOURCE: &str =
     "SELECT r.status, r.origin, r.prompt, r.priority, r.metadata ->> 'project_id' AS project_id, r.metadata -> 'budget' AS budget,
+        r.metadata -> 'policy' AS policy, r.metadata @> '{\"plan_only\": true}' AS plan_only,
         coalesce((SELECT array_agg(c.connector_id ORDER BY c.position) FROM agent_run_connectors c
                    WHERE c.run_id = r.id), '{}') AS connector_ids
     FROM agent_runs r WHERE r.id = $1 AND r.user_id = $2";
@@ -157,6 +158,10 @@ impl Orchestration {
             auto_start: true,
             retry_of: Some(failed),
             copy_workspace: edits.copy_workspace,
+            rules: RunRules {
+                policy: row.try_get("policy").map_err(StoreError::from)?,
+                plan_only: row.try_get("plan_only").map_err(StoreError::from)?,
+            },
             traceparent: traceparent.to_owned(),
             max_retries,
         };

@@ -8,7 +8,7 @@ mod create;
 mod follow_up;
 mod types;
 
-pub use crate::authority::create::NewRun;
+pub use crate::authority::create::{NewRun, RunRules};
 pub use create::RetryEdits;
 pub use types::{Claimed, CommandError, Committed, Created, IdempotencyKey, RunLimits};
 
@@ -26,7 +26,7 @@ use domain::clock::{Clock, Ids};
 use domain::command::{Command, Expiry, Release};
 use domain::decide::decide;
 use domain::event::NewEvent;
-use domain::ids::{RunId, UserId, WorkerId};
+use domain::ids::{JobId, RunId, UserId, WorkerId};
 use domain::job::Job;
 use domain::redact::Redactor;
 use domain::run::Origin;
@@ -135,7 +135,10 @@ impl Orchestration {
         }
         let enqueues = matches!(
             command,
-            Command::Start { .. } | Command::Resume { .. } | Command::SettleEffect { .. }
+            Command::Start { .. }
+                | Command::Resume { .. }
+                | Command::SettleEffect { .. }
+                | Command::Decide { .. }
         );
         if enqueues && !traceparent.is_empty() {
             traceparent.clone_into(&mut locked.run.traceparent);
@@ -243,6 +246,16 @@ impl Orchestration {
         }
         self.decide_and_commit(locked, Command::Expire(expiry), Duration::ZERO)
             .await
+    }
+
+    /// Interrupts that nobody decided in time count as rejected; after the last one the run goes on.
+    pub async fn expire_interrupts(&self, run_id: RunId) -> Result<Committed, CommandError> {
+        let command = Command::ExpireInterrupts {
+            now: self.clock.now(),
+            job_id: JobId(self.ids.uuid()),
+        };
+        let locked = self.lock(run_id).await?;
+        self.decide_and_commit(locked, command, Duration::ZERO).await
     }
 
     async fn lock(&self, run_id: RunId) -> Result<Locked, CommandError> {

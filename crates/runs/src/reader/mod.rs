@@ -4,6 +4,7 @@ mod effects;
 mod events;
 mod files;
 mod funds;
+mod interrupts;
 mod lists;
 pub(crate) mod rows;
 mod views;

@@ -13,6 +13,7 @@ mod claims;
 mod commands;
 mod create;
 mod effects;
+mod interrupts;
 mod migrations;
 mod reading;
 mod recordings;

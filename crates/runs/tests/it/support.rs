@@ -63,6 +63,7 @@ pub(crate) fn new_run(auto_start: bool) -> NewRun {
         auto_start,
         retry_of: None,
         copy_workspace: false,
+        rules: runs::RunRules::default(),
         traceparent: TRACE.to_owned(),
         max_retries: 3,
     }

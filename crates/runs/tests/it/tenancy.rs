@@ -50,6 +50,8 @@ async fn run_of(store: &Store, user: &str) -> RunId {
          INSERT INTO agent_artifacts VALUES (gen_random_uuid(), '{run}', NULL, '{user}', 'f', 'f', 't', 1, 'h', 'b', 'k', now());
          INSERT INTO token_records VALUES (gen_random_uuid(), '{run}', '{user}', 'm', 'p', 1, 1, false, now());
          INSERT INTO budget_reservations VALUES ('{run}', 1, 1, '{user}', 1, 1, now());
+         INSERT INTO agent_interrupts VALUES (gen_random_uuid(), '{run}', 'question', 1, 0, NULL, NULL, NULL, NULL, '[]', 'm',
+             'r', '{{}}', 'open', NULL, NULL, NULL, now());
          INSERT INTO agent_workspaces VALUES ('{run}', 1, 1, now());
          INSERT INTO runtime.run_frames VALUES ('{run}', 'f-1', 't', '{{}}', now())"
     );

@@ -82,6 +82,7 @@ impl Setup {
             auto_start: true,
             retry_of: None,
             copy_workspace: false,
+            rules: runs::RunRules::default(),
             traceparent: String::new(),
             max_retries: 3,
         };

@@ -44,6 +44,7 @@ async fn hold_a_run() -> Held {
         auto_start: true,
         retry_of: None,
         copy_workspace: false,
+        rules: runs::RunRules::default(),
         traceparent: "00-0123456789abcdef0123456789abcdef-0123456789abcdef-01".to_owned(),
         max_retries: 3,
     };

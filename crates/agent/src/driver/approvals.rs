@@ -1,0 +1,250 @@
+//! Before a call is made: may it be, by the policy of the run and by what a person said.
+//!
+//! Decided anew from what is stored whenever a drive comes to the call, so a lost worker changes nothing. While a person is
+//! asked nothing is held: the run waits without worker and without a place in the queue. A step that has begun was let through
+//! before, and is not asked for again.
+
+use super::tool_calls::settled;
+use super::{Driver, Flow, Outcome};
+use crate::gate::{self, Gate};
+use crate::ports::{Model, RemoteTools, RunLog, Sandbox, Workspace};
+use crate::snapshot::{Snapshot, assistant_message};
+use crate::step::{called, start_step};
+use crate::supervisor::{DueTool, Supervisor};
+use crate::tools::ask_user::{self, ASK_USER};
+use domain::change::Change;
+use domain::interrupt::{
+    InterruptKind, InterruptStatus, KnownInterrupt, NewInterrupt, OpenInterrupt, call_hash,
+};
+use domain::policy::{CallFacts, CallVerdict, MCP_PREFIX, decide_call, says_new};
+use domain::waiting::{interrupted, open_in_words};
+use domain::{Labels, Plan, RunStatus, ToolResult};
+use serde_json::{Value, json};
+
+/// What becomes of a call that is due.
+enum Admission {
+    /// As it is now: with the input its user gave instead, if any.
+    Run(DueTool),
+    /// It is not made; this is its result.
+    Settle(DueTool, ToolResult),
+    /// A person is asked first.
+    Ask(Box<NewInterrupt>),
+}
+
+impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M, W, S, R, L> {
+    /// The call to make now; nothing when it was refused and the model goes on. Ends the drive when a person has to be asked.
+    pub(super) async fn admitted(
+        &self,
+        snapshot: &mut Snapshot,
+        machine: &mut Supervisor,
+        due: DueTool,
+    ) -> Flow<Option<DueTool>> {
+        match self.admission(snapshot, due) {
+            Admission::Run(due) => Ok(Some(due)),
+            Admission::Settle(due, result) => {
+                let effect = self.tools.effect_of(&called(&due).0, &called(&due).1);
+                let begun = start_step(snapshot, &due, effect);
+                let (stored, next) = settled(snapshot, machine, &due, (result, 0));
+                let happened = std::iter::once(begun).chain(stored).chain(next).collect();
+                self.commit(happened).await?;
+                Ok(None)
+            }
+            Admission::Ask(_) => {
+                let asked = self.questions(snapshot, machine);
+                self.commit(asked).await?;
+                Err(Outcome::Waiting)
+            }
+        }
+    }
+
+    /// The call, when nothing stands in its way.
+    pub(super) fn may_begin(&self, snapshot: &Snapshot, due: DueTool) -> Option<DueTool> {
+        match self.admission(snapshot, due) {
+            Admission::Run(due) => Some(due),
+            Admission::Settle(..) | Admission::Ask(_) => None,
+        }
+    }
+
+    fn admission(&self, snapshot: &Snapshot, asked_for: DueTool) -> Admission {
+        let gate = &snapshot.gate;
+        let place = (asked_for.turn, asked_for.action);
+        let due = gate.as_decided(asked_for.clone());
+        if snapshot.step(due.turn, due.action).is_some() {
+            return Admission::Run(due);
+        }
+        let known = gate.asked(place);
+        if let Some(refusal) = known
+            .filter(|asked| asked.kind == InterruptKind::Tool)
+            .and_then(KnownInterrupt::refusal)
+        {
+            return Admission::Settle(due, ToolResult::failed(refusal, 0.0));
+        }
+        let (name, input) = called(&due);
+        let labels = self.tools.labels_of(&name, &input);
+        let verdict = decide_call(
+            &gate.policy,
+            &CallFacts {
+                tool_name: &name,
+                tool_input: &input,
+                labels,
+                seen: self.seen(snapshot, labels),
+                says_new: labels.acts_outside && is_new(snapshot, &input),
+            },
+        );
+        match verdict {
+            CallVerdict::Deny { reason } => Admission::Settle(
+                due,
+                ToolResult::failed(format!("Not allowed by policy: {reason}"), 0.0),
+            ),
+            _ if name == ASK_USER => self.ask_user(snapshot, due, known),
+            CallVerdict::Allow => Admission::Run(due),
+            CallVerdict::Ask { reason } => {
+                match known.filter(|asked| asked.status == InterruptStatus::Resolved) {
+                    Some(approved) if fits(approved, &asked_for) => Admission::Run(due),
+                    Some(_) => {
+                        let error = "Approval does not fit the call: it was given for another input";
+                        Admission::Settle(asked_for, ToolResult::failed(error, 0.0))
+                    }
+                    None => {
+                        let now = self.clock.now();
+                        Admission::Ask(Box::new(gate.approval(
+                            snapshot.run_id,
+                            &due,
+                            (labels, reason),
+                            now,
+                        )))
+                    }
+                }
+            }
+        }
+    }
+
+    fn ask_user(&self, snapshot: &Snapshot, due: DueTool, known: Option<&KnownInterrupt>) -> Admission {
+        let Some(question) = ask_user::question(&called(&due).1) else {
+            return Admission::Run(due);
+        };
+        match known.filter(|asked| asked.status != InterruptStatus::Open) {
+            None => Admission::Ask(Box::new(gate::tool_question(snapshot.run_id, &due, &question))),
+            Some(asked) => {
+                let unanswered = || ToolResult::failed("The user gave no answer", 0.0);
+                let result = asked.answer().map_or_else(unanswered, ask_user::answered);
+                Admission::Settle(due, result)
+            }
+        }
+    }
+
+    /// What the run has read: by its settled steps, and by the descriptions of foreign tools, which every turn shows the model.
+    fn seen(&self, snapshot: &Snapshot, labels: Labels) -> Labels {
+        if !labels.acts_outside {
+            return Labels::default();
+        }
+        let is_foreign = |spec: &crate::ports::ToolSpec| spec.name.starts_with(MCP_PREFIX);
+        let described = Labels {
+            reads_untrusted: self.tools.specs().iter().any(is_foreign),
+            ..Labels::default()
+        };
+        let settled = snapshot.steps.iter().filter(|step| step.result.is_some());
+        settled
+            .filter_map(|step| made(snapshot, (step.turn, step.action)))
+            .fold(described, |seen, (name, input)| {
+                seen.union(self.tools.labels_of(&name, &input))
+            })
+    }
+
+    /// One commit: every call of this turn that has to be asked for, and the wait.
+    fn questions(&self, snapshot: &Snapshot, machine: &Supervisor) -> Vec<Change> {
+        let asks = machine
+            .due_tools()
+            .into_iter()
+            .filter_map(|due| match self.admission(snapshot, due) {
+                Admission::Ask(interrupt) => Some(interrupt),
+                Admission::Run(_) | Admission::Settle(..) => None,
+            });
+        let asks: Vec<_> = asks.collect();
+        let mut changes = vec![];
+        for interrupt in &asks {
+            if interrupt.kind == InterruptKind::Question {
+                let text = interrupt.tool_input.as_ref().and_then(ask_user::question);
+                let text = text.map(|asked| asked.text()).unwrap_or_default();
+                changes.push(Change::InputRequested {
+                    message_id: assistant_message(snapshot.run_id, interrupt.turn, interrupt.action, "").id,
+                    question: text,
+                });
+            }
+            changes.push(Change::InterruptOpened(interrupt.clone()));
+        }
+        changes.extend(waits(&asks));
+        changes
+    }
+
+    /// The plan is made; a person looks at it before it is carried out.
+    pub(super) fn ask_for_plan(&self, snapshot: &Snapshot, plan: &Plan) -> Vec<Change> {
+        let interrupt = Box::new(
+            snapshot
+                .gate
+                .plan_approval(snapshot.run_id, plan, self.clock.now()),
+        );
+        let waits = waits(std::slice::from_ref(&interrupt));
+        std::iter::once(Change::InterruptOpened(interrupt))
+            .chain(waits)
+            .collect()
+    }
+}
+
+/// An approval is bound to the exact call that was asked for.
+fn fits(approved: &KnownInterrupt, asked_for: &DueTool) -> bool {
+    let (name, input) = called(asked_for);
+    approved.hash.as_deref() == Some(call_hash(&name, &input).as_str())
+}
+
+/// The call of a step as it was made.
+fn made(snapshot: &Snapshot, (turn, action): (u32, u32)) -> Option<(String, Value)> {
+    let asked = snapshot.turns.iter().find(|stored| stored.number == turn)?;
+    let call = asked.actions.get(action as usize)?;
+    let name = call.tool_name.clone().unwrap_or_default();
+    let edited = snapshot
+        .gate
+        .asked((turn, action))
+        .and_then(KnownInterrupt::edited_input);
+    let input = edited.or(call.tool_input.as_ref()).cloned();
+    Some((name, input.unwrap_or_else(|| json!({}))))
+}
+
+fn is_new(snapshot: &Snapshot, input: &Value) -> bool {
+    let Gate { interrupts, .. } = &snapshot.gate;
+    let said = snapshot
+        .user_messages
+        .iter()
+        .map(|message| message.content.as_str());
+    let answered = interrupts.iter().filter_map(KnownInterrupt::answer);
+    let trusted: Vec<&str> = std::iter::once(snapshot.prompt.as_str())
+        .chain(said)
+        .chain(answered)
+        .collect();
+    let results = snapshot.steps.iter().filter_map(|step| step.result.as_ref());
+    let outputs: Vec<&Value> = results.map(|result| &result.output).collect();
+    says_new(input, &trusted, &outputs)
+}
+
+fn waits(asks: &[Box<NewInterrupt>]) -> [Change; 2] {
+    let open: Vec<OpenInterrupt> = asks
+        .iter()
+        .map(|interrupt| OpenInterrupt {
+            id: interrupt.id,
+            kind: interrupt.kind,
+            tool_name: interrupt.tool_name.clone(),
+            expires_at: interrupt.expires_at,
+        })
+        .collect();
+    let detail = match asks {
+        [only] => only.message.clone(),
+        _ => open_in_words(&open),
+    };
+    [
+        Change::Waiting(Some(interrupted(&open, &detail))),
+        Change::Status {
+            to: RunStatus::WaitingUser,
+            error: None,
+        },
+    ]
+}
