@@ -1,15 +1,15 @@
 //! The state machine: a run's present state and a command lead to changes and what becomes of its job,
 //! or to a rejection. Pure; called by the authority under the run row's lock.
 
+mod effects;
 mod interrupts;
 
 use crate::change::{Change, NewMessage, RunError};
-use crate::command::{Command, EffectDecision, Expiry, Release, Verdict};
+use crate::command::{Command, Expiry, Release};
 use crate::event::NewEvent;
 use crate::ids::{InterruptId, JobId, MessageId, StepId, WorkerId};
-use crate::run::{Origin, RunState, StepStatus};
+use crate::run::{Origin, RunState};
 use crate::status::RunStatus;
-use crate::tool::ToolResult;
 use crate::waiting::RetryCause;
 use serde_json::json;
 
@@ -116,7 +116,7 @@ pub fn decide(run: &RunState, command: Command) -> Result<Decision, Rejection> {
             step_id,
             verdict,
             job_id,
-        } => settle_effect(run, step_id, verdict, job_id),
+        } => effects::settle(run, step_id, verdict, job_id),
         Command::Decide {
             interrupt_id,
             verdict,
@@ -219,52 +219,6 @@ fn resume(
     }
     changes.push(Change::Waiting(None));
     changes.push(status(RunStatus::Executing));
-    Ok(Decision::of(changes).job(JobIntent::Enqueue(job_id)))
-}
-
-fn settle_effect(
-    run: &RunState,
-    step_id: StepId,
-    verdict: Verdict,
-    job_id: JobId,
-) -> Result<Decision, Rejection> {
-    let Verdict {
-        decision,
-        output,
-        note,
-        epoch,
-    } = verdict;
-    let is_late = epoch.is_some_and(|seen| seen != run.epoch);
-    if run.status != RunStatus::WaitingUser || run.unknown_step != Some(step_id) || is_late {
-        return Err(Rejection::NotUnknown(step_id));
-    }
-    let metadata =
-        json!({"event": "effect_settled", "step_id": step_id, "decision": decision.as_str(), "note": note});
-    let text = format!("Outcome told by the user: {}", decision.as_str());
-    let settled = |status, result| Change::StepSettled {
-        step_id,
-        status,
-        result,
-        // When it ended is not known either.
-        duration_ms: 0,
-    };
-    let step = match decision {
-        EffectDecision::Done => {
-            let output = output.unwrap_or_else(|| json!({}));
-            settled(StepStatus::Completed, ToolResult::ok(output, 0.0))
-        }
-        EffectDecision::NotDone => settled(
-            StepStatus::Failed,
-            ToolResult::failed("Not carried out: the worker was lost", 0.0),
-        ),
-        EffectDecision::Retry => Change::StepReset { step_id },
-    };
-    let changes = vec![
-        Change::Log(NewEvent::new(crate::event::LogType::Info, text, metadata)),
-        step,
-        Change::Waiting(None),
-        status(RunStatus::Executing),
-    ];
     Ok(Decision::of(changes).job(JobIntent::Enqueue(job_id)))
 }
 
@@ -405,6 +359,7 @@ fn expire(run: &RunState, expiry: Expiry) -> Result<Decision, Rejection> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::{EffectDecision, Verdict};
     use crate::ids::RunId;
     use crate::run::Lease;
     use uuid::Uuid;

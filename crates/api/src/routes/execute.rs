@@ -1,7 +1,7 @@
 //! `POST /agent/execute`: one body, nine actions.
 
 use super::list::{self, Listing};
-use super::rules::RuleFields;
+use super::rules::{RuleFields, refused};
 use super::too_early;
 use crate::auth::{Principal, User, idempotency_key};
 use crate::edge::Trace;
@@ -156,24 +156,6 @@ impl Execute {
 /// What every success has.
 fn answer(run: RunId, status: RunStatus, message: &str, plan: Option<&Value>) -> Value {
     json!({"run_id": run, "status": status, "message": message, "plan": plan})
-}
-
-/// A refused command in the words of the contract.
-fn refused(error: CommandError) -> Problem {
-    match error {
-        CommandError::Rejected(Rejection::Transition { action, status }) => {
-            let detail = format!("Cannot {action} run in status: {status}");
-            Problem::bad_request("invalid_transition", detail)
-        }
-        CommandError::Rejected(Rejection::EffectUnknown(step)) => {
-            let detail = format!(
-                "The outcome of a tool call is unknown: say what became of it with POST /agent/run/RUN/effects/{step}"
-            );
-            Problem::new(http::StatusCode::CONFLICT, "effect_unknown", detail)
-        }
-        CommandError::Rejected(Rejection::ApprovalOpen(open)) => super::rules::approval_open(&open),
-        other => other.into(),
-    }
 }
 
 impl Call<'_> {

@@ -1,10 +1,10 @@
-//! What a new run is told about asking, and the refusal of a resume that cannot approve.
+//! What a new run is told about asking, and how refused commands are told.
 
 use crate::error::Problem;
 use crate::fields::Fields;
-use domain::{InterruptId, Policy};
+use domain::{InterruptId, Policy, Rejection};
 use http::StatusCode;
-use runs::RunRules;
+use runs::{CommandError, RunRules};
 use serde_json::Value;
 
 /// `policy` and `plan_only` of a create.
@@ -38,11 +38,29 @@ impl RuleFields {
 }
 
 /// A resume answers questions; a call or a plan needs a decision of its own.
-pub(super) fn approval_open(open: &[InterruptId]) -> Problem {
+fn approval_open(open: &[InterruptId]) -> Problem {
     let ids: Vec<String> = open.iter().map(ToString::to_string).collect();
     let detail = format!(
         "The run waits for approval: decide with POST /agent/run/RUN/interrupts/ID, open: {}",
         ids.join(", ")
     );
     Problem::new(StatusCode::CONFLICT, "approval_required", detail)
+}
+
+/// A refused command in the words of the contract.
+pub(super) fn refused(error: CommandError) -> Problem {
+    match error {
+        CommandError::Rejected(Rejection::Transition { action, status }) => {
+            let detail = format!("Cannot {action} run in status: {status}");
+            Problem::bad_request("invalid_transition", detail)
+        }
+        CommandError::Rejected(Rejection::EffectUnknown(step)) => {
+            let detail = format!(
+                "The outcome of a tool call is unknown: say what became of it with POST /agent/run/RUN/effects/{step}"
+            );
+            Problem::new(StatusCode::CONFLICT, "effect_unknown", detail)
+        }
+        CommandError::Rejected(Rejection::ApprovalOpen(open)) => approval_open(&open),
+        other => other.into(),
+    }
 }
