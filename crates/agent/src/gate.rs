@@ -82,14 +82,14 @@ impl Gate {
         &self,
         run_id: RunId,
         due: &DueTool,
-        (labels, reason): (Labels, String),
+        (labels, pin, reason): (Labels, Option<String>, String),
         now: Timestamp,
     ) -> NewInterrupt {
         let name = due.call.tool_name.clone().unwrap_or_default();
         let input = due.call.tool_input.clone().unwrap_or_else(|| json!({}));
         NewInterrupt {
             step_id: Some(step_id(run_id, due.turn, due.action)),
-            hash: Some(call_hash(&name, &input)),
+            hash: Some(call_hash(&name, &input, pin.as_deref())),
             labels,
             message: ask_for_call(&name, &input, &reason),
             reason,

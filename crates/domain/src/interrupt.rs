@@ -227,9 +227,13 @@ fn rejected(reason: Option<&str>) -> String {
     }
 }
 
-/// The hash an approval is bound to: of the name and the exact input.
-pub fn call_hash(tool_name: &str, tool_input: &Value) -> String {
-    payload_hash(&json!({"tool_name": tool_name, "tool_input": tool_input}))
+/// The hash an approval is bound to: of the name and the exact input, and of what another system says of its tool.
+pub fn call_hash(tool_name: &str, tool_input: &Value, pin: Option<&str>) -> String {
+    let mut call = json!({"tool_name": tool_name, "tool_input": tool_input});
+    if let Some(pin) = pin {
+        call["tool_pin"] = json!(pin);
+    }
+    payload_hash(&call)
 }
 
 /// The sentence a person reads before deciding about a call.
@@ -325,10 +329,11 @@ mod tests {
 
     #[test]
     fn the_hash_is_of_name_and_input_and_of_nothing_else() {
-        let hash = call_hash("shell", &json!({"a": 1, "b": 2}));
-        assert_eq!(hash, call_hash("shell", &json!({"b": 2, "a": 1})));
-        assert_ne!(hash, call_hash("code", &json!({"a": 1, "b": 2})));
-        assert_ne!(hash, call_hash("shell", &json!({"a": 1, "b": 3})));
+        let hash = call_hash("shell", &json!({"a": 1, "b": 2}), None);
+        assert_eq!(hash, call_hash("shell", &json!({"b": 2, "a": 1}), None));
+        assert_ne!(hash, call_hash("shell", &json!({"a": 1, "b": 2}), Some("pin")));
+        assert_ne!(hash, call_hash("code", &json!({"a": 1, "b": 2}), None));
+        assert_ne!(hash, call_hash("shell", &json!({"a": 1, "b": 3}), None));
     }
 
     #[test]

@@ -199,18 +199,29 @@ impl Policy {
         }
     }
 
-    /// What the rules say of a call, whatever it reads and wherever it acts.
+    /// What a rule of this policy, else one of what is below it, says of a call.
+    pub fn rule(&self, tool_name: &str, tool_input: &Value) -> Option<Access> {
+        let below = || self.base.as_ref()?.rule(tool_name, tool_input);
+        self.own_rule(tool_name, tool_input).or_else(below)
+    }
+
+    /// What the rules and the defaults say of a call, whatever it reads and wherever it acts.
     pub fn access(&self, tool_name: &str, tool_input: &Value) -> Access {
+        let by_default = || {
+            let below = self.base.as_ref().map(|base| base.access(tool_name, tool_input));
+            self.default.max(below).unwrap_or(Access::Allow)
+        };
+        self.own_rule(tool_name, tool_input).unwrap_or_else(by_default)
+    }
+
+    fn own_rule(&self, tool_name: &str, tool_input: &Value) -> Option<Access> {
         let full = full_name(tool_name, tool_input);
         let fitting = self
             .rules
             .iter()
             .filter(|(pattern, _)| pattern.fits(tool_name) || pattern.fits(&full));
-        if let Some((_, access)) = fitting.max_by_key(|(pattern, access)| (pattern.rank(), *access)) {
-            return *access;
-        }
-        let below = self.base.as_ref().map(|base| base.access(tool_name, tool_input));
-        self.default.max(below).unwrap_or(Access::Allow)
+        let most_specific = fitting.max_by_key(|(pattern, access)| (pattern.rank(), *access));
+        most_specific.map(|(_, access)| *access)
     }
 
     fn on_untrusted(&self) -> Access {
@@ -260,7 +271,13 @@ pub enum CallVerdict {
 /// not lift the second; `on_untrusted` does.
 pub fn decide_call(policy: &Policy, call: &CallFacts<'_>) -> CallVerdict {
     let name = full_name(call.tool_name, call.tool_input);
-    let by_rule = policy.access(call.tool_name, call.tool_input);
+    let by_rule = if WITHIN_THE_RUN.contains(&call.tool_name) {
+        policy
+            .rule(call.tool_name, call.tool_input)
+            .unwrap_or(Access::Allow)
+    } else {
+        policy.access(call.tool_name, call.tool_input)
+    };
     if by_rule == Access::Deny {
         let reason = format!("{name} is denied");
         return CallVerdict::Deny { reason };
@@ -279,6 +296,9 @@ pub fn decide_call(policy: &Policy, call: &CallFacts<'_>) -> CallVerdict {
         _ => CallVerdict::Allow,
     }
 }
+
+/// What a run says to its user and to its own plan: meant only by a rule that names it, not by a default.
+const WITHIN_THE_RUN: [&str; 4] = ["message", "ask_user", "phase_complete", "replan"];
 
 /// Tools without any authority of their own: a fresh session, no credentials. They can only carry something out.
 const WITHOUT_AUTHORITY: [&str; 3] = ["browser", "fetch", "search"];
@@ -494,6 +514,24 @@ mod tests {
         );
         assert!(new(json!({"headers": {"x": "1"}})));
         assert!(!new(json!({"seconds": 5})));
+    }
+
+    #[test]
+    fn a_default_is_not_meant_for_what_a_run_says_to_its_user() {
+        let none = json!({});
+        let strict = policy(&json!({"default": "deny"}));
+        for tool in WITHIN_THE_RUN {
+            assert_eq!(decide_call(&strict, &facts(tool, &none)), CallVerdict::Allow);
+        }
+        let named = policy(&json!({"default": "allow", "ask_user": "deny"}));
+        assert!(matches!(
+            decide_call(&named, &facts("ask_user", &none)),
+            CallVerdict::Deny { .. }
+        ));
+        assert!(matches!(
+            decide_call(&strict, &facts("shell", &none)),
+            CallVerdict::Deny { .. }
+        ));
     }
 
     fn word() -> impl Strategy<Value = Access> {

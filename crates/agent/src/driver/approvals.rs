@@ -100,7 +100,7 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
             CallVerdict::Allow => Admission::Run(due),
             CallVerdict::Ask { reason } => {
                 match known.filter(|asked| asked.status == InterruptStatus::Resolved) {
-                    Some(approved) if fits(approved, &asked_for) => Admission::Run(due),
+                    Some(approved) if self.fits(approved, &asked_for) => Admission::Run(due),
                     Some(_) => {
                         let error = "Approval does not fit the call: it was given for another input";
                         Admission::Settle(asked_for, ToolResult::failed(error, 0.0))
@@ -110,13 +110,20 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
                         Admission::Ask(Box::new(gate.approval(
                             snapshot.run_id,
                             &due,
-                            (labels, reason),
+                            (labels, self.tools.pin_of(&name), reason),
                             now,
                         )))
                     }
                 }
             }
         }
+    }
+
+    /// An approval is bound to the exact call that was asked for.
+    fn fits(&self, approved: &KnownInterrupt, asked_for: &DueTool) -> bool {
+        let (name, input) = called(asked_for);
+        let pin = self.tools.pin_of(&name);
+        approved.hash.as_deref() == Some(call_hash(&name, &input, pin.as_deref()).as_str())
     }
 
     fn ask_user(&self, snapshot: &Snapshot, due: DueTool, known: Option<&KnownInterrupt>) -> Admission {
@@ -189,12 +196,6 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
             .chain(waits)
             .collect()
     }
-}
-
-/// An approval is bound to the exact call that was asked for.
-fn fits(approved: &KnownInterrupt, asked_for: &DueTool) -> bool {
-    let (name, input) = called(asked_for);
-    approved.hash.as_deref() == Some(call_hash(&name, &input).as_str())
 }
 
 /// The call of a step as it was made.

@@ -26,7 +26,11 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
             step.is_none_or(|step| step.result.is_none()) && self.effect_of(due) == Effect::Pure
         };
         let most = self.limits.parallel_calls.max(1) as usize;
-        let mut due: Vec<DueTool> = machine.tools_in_a_row().take_while(open).take(most).collect();
+        // One that may not be made now ends the row; it is looked at on its own.
+        let row = machine
+            .tools_in_a_row()
+            .map_while(|due| self.may_begin(snapshot, due));
+        let mut due: Vec<DueTool> = row.take_while(open).take(most).collect();
         if let Some(purse) = self.log.purse() {
             while due.len() > 1 && !purse.has_room_for_steps(due.len(), self.clock.now()) {
                 due.pop();

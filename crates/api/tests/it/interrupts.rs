@@ -22,7 +22,7 @@ fn asked(run: RunId, place: u32, kind: InterruptKind) -> Change {
         action: place,
         step_id: tool.then(|| StepId(Uuid::new_v5(&run.0, b"step"))),
         tool_name: tool.then(|| "shell".to_owned()),
-        hash: tool.then(|| call_hash("shell", &input)),
+        hash: tool.then(|| call_hash("shell", &input, None)),
         message: ask_for_call("shell", &input, "the policy asks before shell"),
         tool_input: tool.then_some(input),
         labels: Labels {

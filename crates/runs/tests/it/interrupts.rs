@@ -34,7 +34,7 @@ fn asked(run: RunId, number: u32, kind: InterruptKind, expires_at: Option<Timest
         action: number,
         step_id: None,
         tool_name: tool.then(|| "shell".to_owned()),
-        hash: tool.then(|| call_hash("shell", &input)),
+        hash: tool.then(|| call_hash("shell", &input, None)),
         tool_input: tool.then_some(input),
         labels: Labels::default(),
         message: "Allow shell?".to_owned(),
@@ -107,7 +107,7 @@ async fn the_last_of_several_decisions_lets_the_run_go_on_with_one_job() {
         "{\"z\":1,\"a\":1.0,\"text\":\"x\u{202e}\"}",
         "exactly as asked, in its order"
     );
-    assert_eq!(open[0]["hash"], json!(call_hash("shell", input)));
+    assert_eq!(open[0]["hash"], json!(call_hash("shell", input, None)));
 
     let first = store.decide(&job, 1, InterruptVerdict::Approve).await.unwrap();
     assert_eq!(
