@@ -81,7 +81,7 @@ pub fn document(version: &str) -> Value {
 }
 
 /// Operations that take the id which `execute` answers.
-const OF_A_RUN: [&str; 11] = [
+const OF_A_RUN: [&str; 12] = [
     "run",
     "events",
     "effects",
