@@ -6,6 +6,7 @@
 //! trusted. What other systems answer is hostile input: limited in size and time, told to the model as text.
 
 pub mod browser;
+mod clean;
 mod connector;
 mod fetch;
 mod http;

@@ -1,6 +1,7 @@
 //! The tools of a worker and of one run: which names are theirs, what a call may do, and where it goes.
 
 use crate::browser::{self, Browser, BrowserOfRun};
+use crate::clean;
 use crate::connector::{Connectors, only_reads};
 use crate::fetch::Fetch;
 use crate::launch::{Launcher, NoLauncher};
@@ -220,7 +221,7 @@ impl<W: Workspace> RemoteTools for RunTools<W> {
         tokio::select! {
             biased;
             () = cancel.cancelled() => Err(ToolError::Cancelled),
-            result = work => result,
+            result = work => clean::answered(result),
         }
     }
 }

@@ -285,3 +285,6 @@ fn fault_of(body: &Value, members: &[Member]) -> Option<String> {
     let unknown = object.keys().find(|name| !known(name));
     unknown.map(|name| format!("unknown member {name}"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -135,6 +135,10 @@ async fn hostile_answers_end_and_stay_small() {
         "{}",
         name.len()
     );
+    // What no store takes.
+    vendors.instead(answer(200, vec![], json!({"full\0_name": "a\0b"})));
+    let zero = told(&run, "connector", &reading()).await;
+    assert_eq!(zero.output, json!({"full\u{fffd}_name": "a\u{fffd}b"}));
     // Deeper than JSON may be.
     vendors.instead(Instead::Answer {
         status: 200,
