@@ -18,6 +18,7 @@ pub mod context;
 pub mod conversation;
 pub mod driver;
 pub mod gate;
+mod limits;
 pub mod memory;
 pub mod parse;
 pub mod planner;

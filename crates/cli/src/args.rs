@@ -49,6 +49,11 @@ pub enum Command {
     /// Print the shell file that names addresses, token and logs
     #[command(after_help = "Example:\n  eval \"$(agentctl env)\"; curl -s \"$API_URL/ready\"")]
     Env,
+    /// One run that shows it all, without a key: a program in the sandbox, a lost worker, an approval, files
+    #[command(
+        after_help = "It uses the offline system that runs here, else one of its own that is gone afterwards.\n\nExample:\n  agentctl demo"
+    )]
+    Demo,
     /// Create and start a run and follow it to its end
     Run(RunArgs),
     /// Show or follow the log of a run

@@ -1,6 +1,7 @@
 //! The commands, one module each, and the way to them.
 
 pub mod budget;
+pub mod demo;
 pub mod doctor;
 pub mod effects;
 pub mod files;
@@ -33,6 +34,7 @@ pub async fn dispatch(console: Console, cli: Cli) -> Result<Code, Failure> {
             Some(run) => runs::status(console, &Api::at(&place()?)?, run, args.json).await,
             None => system::status(console, &running_home(named.clone()), &place, args.json).await,
         },
+        Command::Demo => demo::demo(console, running_home(named.clone())).await,
         Command::Run(args) => watch::run(console, &Api::at(&place()?)?, &args).await,
         Command::Logs(args) => watch::logs(console, &Api::at(&place()?)?, &args).await,
         Command::Runs(args) => runs::list(console, &Api::at(&place()?)?, &args).await,

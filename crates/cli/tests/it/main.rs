@@ -2,6 +2,7 @@
 //! or it is called twice. The ordinary way from start to end is in `tests/e2e`.
 #![cfg(test)]
 
+mod demo;
 mod follow;
 mod home;
 mod up;
