@@ -60,13 +60,13 @@ pub(super) fn decide_one(
         }
         _ => {}
     }
-    let left = run
+    let left: Vec<OpenInterrupt> = run
         .interrupts
         .iter()
         .filter(|other| other.id != id)
         .cloned()
         .collect();
-    Ok(go_on(changes, left, job_id))
+    Ok(go_on(changes, &left, job_id))
 }
 
 /// Those past their time count as rejected.
@@ -96,7 +96,7 @@ pub(super) fn expire(run: &RunState, now: Timestamp, job_id: JobId) -> Result<De
     if late.iter().any(|open| open.kind == InterruptKind::Plan) {
         return Ok(plan_rejected(changes, Some("Approval expired")));
     }
-    Ok(go_on(changes, left, job_id))
+    Ok(go_on(changes, &left, job_id))
 }
 
 /// What a resume does to open questions: its text is their answer, without one they stay unanswered. It cannot approve.
@@ -156,13 +156,13 @@ fn told(open: &OpenInterrupt, verdict: &InterruptVerdict) -> Change {
     Change::Log(NewEvent::new(LogType::Info, text, metadata))
 }
 
-fn go_on(mut changes: Vec<Change>, left: Vec<OpenInterrupt>, job_id: JobId) -> Decision {
+fn go_on(mut changes: Vec<Change>, left: &[OpenInterrupt], job_id: JobId) -> Decision {
     if left.is_empty() {
         changes.push(Change::Waiting(None));
         changes.push(status(RunStatus::Executing));
         return Decision::of(changes).job(JobIntent::Enqueue(job_id));
     }
-    let waiting_for = interrupted(&left, &open_in_words(&left));
+    let waiting_for = interrupted(left, &open_in_words(left));
     changes.push(Change::Waiting(Some(waiting_for)));
     Decision::of(changes)
 }

@@ -7,14 +7,14 @@ use crate::store::StoreError;
 use domain::ids::{InterruptId, RunId};
 use serde_json::Value;
 
-/// Members as they are shown, besides `response`.
+/// Members as they are shown, in this order.
 macro_rules! shown {
     () => {
         "id, run_id AS \"runId\", kind,
          CASE kind WHEN 'tool' THEN 'tool_call' WHEN 'plan' THEN 'confirmation' ELSE 'input_required' END AS reason,
-         message, reason AS detail, step_id AS \"toolCallId\", tool_name AS \"toolName\", tool_input AS \"toolInput\", hash,
-         labels, response_schema AS \"responseSchema\", status, decision, response, created_at AS \"createdAt\",
-         expires_at AS \"expiresAt\", decided_at AS \"decidedAt\" FROM agent_interrupts"
+         message, step_id AS \"toolCallId\", tool_name AS \"toolName\", tool_input AS \"toolInput\", hash, labels,
+         response_schema AS \"responseSchema\", status, decision, created_at AS \"createdAt\",
+         expires_at AS \"expiresAt\", decided_at AS \"decidedAt\", reason AS detail, response FROM agent_interrupts"
     };
 }
 
