@@ -20,7 +20,7 @@ impl System {
         (answer.status().as_u16(), answer.json().await.unwrap())
     }
 
-    async fn begin_with(&self, prompt: &str, rules: Value) -> String {
+    async fn begin_under(&self, prompt: &str, rules: Value) -> String {
         let mut body = json!({"action": "create", "prompt": prompt, "auto_start": true});
         body.as_object_mut()
             .unwrap()
@@ -38,7 +38,7 @@ async fn an_approval_outlives_a_killed_worker_a_restarted_api_and_an_emptied_red
     let mut system = Setup::workers(1).start().await;
     let prompt = script(&[write("a.txt", "x"), write("b.txt", "y"), message("after")]);
     let policy = json!({"policy": {"file_write": "ask"}});
-    let run = system.begin_with(&prompt, policy).await;
+    let run = system.begin_under(&prompt, policy).await;
     system.wait_status(&run, "waiting_user", LONG).await;
     assert_eq!(system.waiting_kind(&run).await, "approval");
     system.assert_queue_empties().await;
@@ -103,7 +103,7 @@ async fn a_plan_is_looked_at_first_and_an_expired_approval_lets_the_run_go_on() 
         system.interrupts(&run, "?status=all").await[0]["status"],
         "expired"
     );
-    let run = system.begin_with("list files", json!({"plan_only": true})).await;
+    let run = system.begin_under("list files", json!({"plan_only": true})).await;
     system.wait_status(&run, "cancelled", LONG).await;
     let why = "SELECT error_message FROM agent_runs WHERE id::text = $1";
     assert_eq!(system.text(why, &run).await, "Plan rejected: Approval expired");
