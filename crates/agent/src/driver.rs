@@ -208,10 +208,7 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
 
     async fn make_plan(&self, snapshot: &mut Snapshot) -> Flow<()> {
         self.may_go_on()?;
-        let asking = Asking {
-            driver: self,
-            status: snapshot.status,
-        };
+        let asking = Asking::new(self, snapshot.status);
         let planned = planner::plan(&asking, snapshot).await?;
         let Planned {
             plan,

@@ -14,7 +14,7 @@ pub const PLAN_MAX_TOKENS: u32 = 4096;
 /// Sampling temperature of every call.
 pub const TEMPERATURE: f32 = 0.7;
 
-/// A plan, with the reply it came from and the tokens of all tries.
+/// A plan, with the reply it came from and the tokens of that one; whoever asks stores those of the tries before.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Planned {
     /// `Err`: why the last try was refused.
@@ -35,15 +35,9 @@ pub trait Asks: Sync {
 /// Asks for a plan.
 pub async fn plan<A: Asks>(model: &A, snapshot: &Snapshot) -> Result<Planned, A::Stop> {
     let mut messages = vec![ChatMessage::User(snapshot.prompt.clone())];
-    let mut usage = Usage::default();
     let mut repairs = 0;
     loop {
         let reply = model.ask(&request(snapshot, repairs, messages.clone())).await?;
-        usage = if repairs == 0 {
-            reply.usage
-        } else {
-            usage.plus(reply.usage)
-        };
         let text = reply.text.clone().unwrap_or_default();
         let plan = read_plan(&reply);
         if plan.is_ok() || repairs == MAX_REPAIRS {
@@ -51,7 +45,7 @@ pub async fn plan<A: Asks>(model: &A, snapshot: &Snapshot) -> Result<Planned, A:
             return Ok(Planned {
                 plan,
                 raw,
-                usage,
+                usage: reply.usage,
                 model: reply.model,
                 provider: reply.provider,
             });

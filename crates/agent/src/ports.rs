@@ -281,7 +281,7 @@ pub trait RunLog: Send + Sync {
     /// Shows a piece of a running step's output to whoever watches; never blocks, nothing is stored.
     fn show(&self, _step_id: StepId, _piece: OutputPiece) {}
     /// Shows a piece of a reply's text while it comes; never blocks, nothing is stored. Turn 0 is the plan; a new try of the
-    /// same reply begins anew.
+    /// same reply begins anew. The empty text says that nothing more comes.
     fn show_text(&self, _turn: u32, _try: u32, _text: &str) {}
     /// What the run may spend; nothing when it has no budget.
     fn purse(&self) -> Option<&Purse> {

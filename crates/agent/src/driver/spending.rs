@@ -15,20 +15,52 @@ use domain::change::{Change, RunError};
 use domain::waiting::{WaitKind, waiting};
 use domain::{Clock, NewEvent, RunStatus};
 use serde_json::{Value, json};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Asks the model on behalf of a run in this status.
 pub(super) struct Asking<'d, 'a, M, W, S, R, L> {
     pub(super) driver: &'d Driver<'a, M, W, S, R, L>,
     pub(super) status: RunStatus,
+    /// The record of a reply that may turn out to hold no plan; stored before the next call.
+    unstored: Mutex<Option<Change>>,
+}
+
+impl<'d, 'a, M, W, S, R, L> Asking<'d, 'a, M, W, S, R, L> {
+    pub(super) fn new(driver: &'d Driver<'a, M, W, S, R, L>, status: RunStatus) -> Self {
+        Self {
+            driver,
+            status,
+            unstored: Mutex::default(),
+        }
+    }
+
+    fn unstored(&self) -> MutexGuard<'_, Option<Change>> {
+        self.unstored.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Asks for Asking<'_, '_, M, W, S, R, L> {
     type Stop = Outcome;
 
     async fn ask(&self, request: &ModelRequest) -> Result<ModelReply, Outcome> {
-        self.driver.ask(self.status, request).await
+        let before = self.unstored().take();
+        if let Some(billed) = before {
+            self.driver.commit(vec![billed]).await?;
+        }
+        let reply = self.driver.ask(self.status, request).await?;
+        *self.unstored() = Some(Change::CallBilled {
+            key: format!(
+                "{}:{}:reply:{}",
+                request.run_id,
+                kind_of(request),
+                self.driver.epoch
+            ),
+            model: reply.model.clone(),
+            provider: reply.provider.clone(),
+            usage: reply.usage,
+        });
+        Ok(reply)
     }
 }
 
@@ -43,9 +75,11 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
             worst,
             failed: Mutex::default(),
             shown: AtomicU32::new(0),
+            spoke: AtomicBool::new(false),
         };
         let called = self.model.call_watched(request, &watch, &self.cancel);
         let called = self.until_cancelled(called).await;
+        watch.end();
         let failed = std::mem::take(&mut *watch.failed.lock().unwrap_or_else(PoisonError::into_inner));
         if !failed.is_empty() {
             self.commit(self.billed(request, failed)).await?;
@@ -147,10 +181,7 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
     /// Token records of tries that failed. Their keys name the claim: another one may fail at the same turn.
     fn billed(&self, request: &ModelRequest, failed: Vec<FailedCall>) -> Vec<Change> {
         let (run_id, epoch) = (request.run_id, self.epoch);
-        let kind = match request.purpose {
-            Purpose::Plan { repairs } => format!("plan:{repairs}"),
-            Purpose::Turn { number } => format!("turn:{number}"),
-        };
+        let kind = kind_of(request);
         let billed = |(place, call): (u32, FailedCall)| {
             if let Some(purse) = self.log.purse() {
                 purse.add_call(call.usage);
@@ -205,6 +236,14 @@ fn name_of(due: &DueTool) -> &str {
     due.call.tool_name.as_deref().unwrap_or_default()
 }
 
+/// The call's part of a record's key.
+fn kind_of(request: &ModelRequest) -> String {
+    match request.purpose {
+        Purpose::Plan { repairs } => format!("plan:{repairs}"),
+        Purpose::Turn { number } => format!("turn:{number}"),
+    }
+}
+
 /// Turn 0 is the planner's.
 const fn turn_of(request: &ModelRequest) -> u32 {
     match request.purpose {
@@ -222,10 +261,22 @@ struct Watch<'a, L> {
     failed: Mutex<Vec<FailedCall>>,
     /// Tries whose text was shown.
     shown: AtomicU32,
+    spoke: AtomicBool,
+}
+
+impl<L: RunLog> Watch<'_, L> {
+    /// Nothing more comes: what was held back of the text is shown.
+    fn end(&self) {
+        if self.spoke.load(Ordering::Relaxed) {
+            self.log
+                .show_text(self.turn, self.shown.load(Ordering::Relaxed), "");
+        }
+    }
 }
 
 impl<L: RunLog> CallWatch for Watch<'_, L> {
     fn text(&self, text: &str) {
+        self.spoke.store(true, Ordering::Relaxed);
         let try_number = self.shown.load(Ordering::Relaxed);
         self.log.show_text(self.turn, try_number, text);
     }

@@ -243,7 +243,10 @@ async fn failed_tries_are_billed_under_keys_of_their_own_and_leave_less() {
     assert_eq!(keys.len(), 4);
     assert!(billed.iter().all(|(_, tokens)| *tokens == 7));
     let shown = bench.log.shown();
-    let first: Vec<_> = shown.iter().filter(|(turn, ..)| *turn == 1).collect();
+    let first: Vec<_> = shown
+        .iter()
+        .filter(|(turn, _, text)| *turn == 1 && !text.is_empty())
+        .collect();
     assert_eq!(
         first,
         [
@@ -251,6 +254,27 @@ async fn failed_tries_are_billed_under_keys_of_their_own_and_leave_less() {
             &(1, 1, "Let me".to_owned()),
             &(1, 2, "done".to_owned())
         ]
+    );
+}
+
+#[tokio::test]
+async fn a_reply_without_a_plan_is_billed_before_the_next_call() {
+    let bench = bench(&json!({"tokens": 100_000}));
+    let mut model = Priced::new(&[]);
+    model.list = ListModel::new(&json!({"goal": "none"}), &[]);
+    assert_eq!(
+        bench.drive(&model, snapshot()).await,
+        Outcome::Finished(RunStatus::Failed)
+    );
+    let changes = bench.log.changes();
+    let billed = changes.iter().filter_map(|change| match change {
+        Change::CallBilled { usage, .. } | Change::TurnStored { usage, .. } => Some(usage.total()),
+        _ => None,
+    });
+    assert_eq!(
+        billed.collect::<Vec<_>>(),
+        [5, 5, 5],
+        "three replies, three records"
     );
 }
 

@@ -1,7 +1,7 @@
 //! A model's reply while it comes: transient frames with what is new of its text.
 //!
 //! Invariants: the first words of a reply go out at once, the rest at most twenty times a second; what goes out is the
-//! redacted text up to the last whole word, so that a secret that comes in pieces is known before it is shown.
+//! redacted text up to the last whole word (all of it once the reply has ended), so that a secret that comes in pieces is known before it is shown.
 
 use super::Shown;
 use domain::Redactor;
@@ -106,6 +106,9 @@ impl Shown {
                 try_number: piece.try_number,
                 ..Reply::default()
             };
+        }
+        if piece.text.is_empty() {
+            self.show(reply, true).await;
         }
         reply.text.push_str(&piece.text);
     }

@@ -52,6 +52,8 @@ enum Made {
     Spent,
     /// The run fails.
     Refused,
+    /// What no call may end with.
+    Undecided,
 }
 
 fn made(called: &Result<ModelReply, ModelError>) -> Made {
@@ -65,7 +67,7 @@ fn made(called: &Result<ModelReply, ModelError>) -> Made {
         }) => Made::Later(retry_after.map(|wait| wait.as_secs())),
         Err(ModelError::Spent { .. }) => Made::Spent,
         Err(ModelError::Permanent { .. }) => Made::Refused,
-        Err(other) => panic!("{other} is no decision"),
+        Err(_) => Made::Undecided,
     }
 }
 
