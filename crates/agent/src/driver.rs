@@ -153,7 +153,7 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
                     self.may_go_on()?;
                     if let Some(due) = self.admitted(snapshot, &mut machine, due).await? {
                         self.may_begin_step(snapshot, &due).await?;
-                        self.run_tool(snapshot, &mut machine, &due).await?;
+                        Box::pin(self.run_tool(snapshot, &mut machine, &due)).await?;
                     }
                 }
             }

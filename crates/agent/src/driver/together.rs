@@ -58,7 +58,7 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
             .map(|due| step_id(snapshot.run_id, due.turn, due.action));
         let ears: Vec<_> = ids.map(|id| StepEvents::new(self.log, self.clock, id)).collect();
         let calls = batch.iter().zip(&ears).map(async |(due, events)| {
-            let called = self.call(snapshot, due, events).await;
+            let called = Box::pin(self.call(snapshot, due, events)).await;
             (due, called, events.duration_ms())
         });
         let answered = join_all(calls).await;

@@ -73,7 +73,8 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
     ) -> Flow<()> {
         let together = self.due_together(snapshot, machine);
         if together.len() > 1 {
-            return self.run_together(snapshot, machine, &together).await;
+            // On the heap: the stack holds every future of a drive.
+            return Box::pin(self.run_together(snapshot, machine, &together)).await;
         }
         let id = step_id(snapshot.run_id, due.turn, due.action);
         let effect = self.effect_of(due);
@@ -95,7 +96,7 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
             return Err(Outcome::LeaseLost);
         }
         let events = StepEvents::new(self.log, self.clock, id);
-        let called = self.call(snapshot, due, &events).await;
+        let called = Box::pin(self.call(snapshot, due, &events)).await;
         let duration_ms = events.duration_ms();
         if let Some(outcome) = events.ending() {
             return Err(outcome);
