@@ -190,6 +190,21 @@ install_missing() {
     fi
 }
 
+have_chromium() { command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null; }
+
+# install_for_tests: what only tests need: a Chromium, and npm and pip for the MCP servers of the tests.
+install_for_tests() {
+    local packages=()
+    have_chromium || packages+=(chromium)
+    command -v npm >/dev/null || packages+=(nodejs npm)
+    python3 -m pip --version >/dev/null 2>&1 || packages+=(python3-pip)
+    if [ ${#packages[@]} -gt 0 ] && command -v apt-get >/dev/null && may_become_root; then
+        apt_get update || warn "apt-get update failed; trying with the lists that are there"
+        apt_install "${packages[@]}" || warn "apt could not install all of: ${packages[*]}"
+    fi
+    "$root/scripts/local/mcp-servers.sh" "$target/mcp-servers" || warn "the MCP servers of the tests cannot be installed"
+}
+
 # what_is_missing: one line with the remedy per server that is still not there.
 what_is_missing() {
     have_redis || printf '%s\n' "Redis 7 or newer: Debian 12+/Ubuntu 24.04+: apt-get install redis-server; Fedora: dnf install valkey; macOS: brew install redis; or set REDIS_URL or REDIS_BIN"

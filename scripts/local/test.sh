@@ -35,6 +35,7 @@ done
 
 # Tests make their own servers; nothing of this shell may lead them to others.
 unset DATABASE_URL REDIS_URL S3_ENDPOINT S3_ACCESS_KEY S3_SECRET_KEY JWT_SECRET TOKEN API_URL AGENT_HOME
+unset BROWSER_CDP_URL BROWSER_BIN BROWSER_ALLOW_PRIVATE MCP_SERVERS_FILE MCP_DEFAULT_SERVERS
 unset LLM_PRIMARY_PROVIDER ANTHROPIC_API_KEY OPENAI_API_KEY OPENAI_BASE_URL QUEUE_PREFIX
 export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-auto}
 if [ -n "${CI:-}" ]; then export CARGO_INCREMENTAL=${CARGO_INCREMENTAL:-0}; fi
@@ -130,6 +131,7 @@ install_yaml() {
 if [ -z "$dry_run" ]; then
     need_cargo
     install_missing
+    install_for_tests
     if ! have_redis || ! have_postgres_programs; then
         REDIS_URL='' DATABASE_URL='' what_is_missing >&2
         die "the tests need real servers, see above"

@@ -23,6 +23,7 @@ pub mod files;
 pub mod ids;
 pub mod interrupt;
 pub mod job;
+pub mod mcp;
 pub mod plan;
 pub mod policy;
 pub mod price;

@@ -18,7 +18,7 @@ use serde_json::Value;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-const TASK: &str = "SELECT r.prompt, r.plan, r.retry_of,
+const TASK: &str = "SELECT r.prompt, r.plan, r.retry_of, r.metadata -> 'mcp_servers' AS mcp_servers,
         r.metadata @> '{\"copy_workspace\": true}' AND NOT r.metadata ? 'workspace_copied' AS wants_files,
         coalesce(s.metadata ->> 'workspace' = 'expired', false) AS files_expired,
         r.metadata -> 'policy' AS policy, r.metadata @> '{\"plan_only\": true}' AS plan_only
@@ -87,6 +87,8 @@ pub struct RunSnapshot {
     /// Empty only for a run without an owner.
     pub user_id: UserId,
     pub connector_ids: Vec<String>,
+    /// The MCP servers it asked for; none when it did not say.
+    pub mcp_servers: Option<Vec<String>>,
     pub wanted_files: Option<WantedFiles>,
     /// Nothing while the run has no budget.
     pub funds: Option<Funds>,
@@ -133,6 +135,7 @@ pub(crate) fn snapshot(run: RunRow, rest: &[Vec<Row>]) -> Result<RunSnapshot, St
         turns: turns.iter().map(turn).collect::<Result<_, _>>()?,
         steps: steps.iter().map(step).collect::<Result<_, _>>()?,
         messages: messages.iter().map(message).collect::<Result<_, _>>()?,
+        mcp_servers: stored_servers(task)?,
         wanted_files: wanted_files(task)?,
         funds: spent.first().map(Funds::read).transpose()?,
         rules: RunRules {
@@ -147,6 +150,13 @@ pub(crate) fn snapshot(run: RunRow, rest: &[Vec<Row>]) -> Result<RunSnapshot, St
         traceparent: run.traceparent,
         run: run.state,
     })
+}
+
+/// The MCP servers that a run asked for.
+pub(crate) fn stored_servers(row: &Row) -> Result<Option<Vec<String>>, StoreError> {
+    column::<Option<Value>>(row, "mcp_servers")?
+        .map(parsed)
+        .transpose()
 }
 
 fn wanted_files(task: &Row) -> Result<Option<WantedFiles>, StoreError> {

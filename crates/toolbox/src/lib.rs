@@ -10,5 +10,6 @@ pub mod confine;
 pub mod launch;
 pub mod live;
 pub mod pack;
+pub mod relay;
 pub mod tree;
 pub mod wire;

@@ -12,12 +12,11 @@ use crate::model::WithRetries;
 use crate::remote::Remote;
 use crate::sandbox::AnySandbox;
 use crate::settle::Settle;
-use crate::snapshot::{GateRules, to_snapshot};
+use crate::snapshot::{Brought, GateRules, to_snapshot};
 use crate::workspace::{RunFiles, Workspaces};
 use agent::driver::{Driver, OnUnknown, Outcome};
 use agent::ports::Model as _;
 use agent::purse::Purse;
-use agent::snapshot::Snapshot;
 use agent::supervisor::Limits;
 use agent::tools::Router;
 use domain::command::Expiry;
@@ -25,7 +24,7 @@ use domain::decide::Rejection;
 use domain::ids::WorkerId;
 use domain::{Clock, LogType, NewEvent, Redactor};
 use queue::{BuryReason, Delivery, Queue};
-use runs::{Budgets, Claimed, CommandError, Credits, Funds, Orchestration, Sweep, WantedFiles};
+use runs::{Budgets, Claimed, CommandError, Credits, Orchestration, Sweep};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -181,11 +180,12 @@ impl JobProcessor {
             attempt = run.retry_count + 1, "run claimed");
         let wanted_files = snapshot.wanted_files;
         let funds = snapshot.funds;
+        let mcp_servers = snapshot.mcp_servers.clone();
         let snapshot = to_snapshot(snapshot, run.retry_count + 1, &self.gate);
         let traceparent = delivery.job.traceparent.clone();
         let outcome = self
             .drive(
-                (snapshot, wanted_files, funds),
+                (snapshot, wanted_files, funds, mcp_servers),
                 (epoch, &announcer, &traceparent),
                 &tokens,
             )
@@ -256,7 +256,7 @@ impl JobProcessor {
 
     async fn drive(
         &self,
-        (snapshot, wanted_files, funds): (Snapshot, Option<WantedFiles>, Option<Funds>),
+        (snapshot, wanted_files, funds, servers): Brought,
         (epoch, announcer, traceparent): (i64, &Announcer, &str),
         tokens: &Tokens,
     ) -> Outcome {
@@ -287,13 +287,12 @@ impl JobProcessor {
             return outcome;
         }
         let workspace = RunFiles(self.workspaces.of_run(&snapshot.user_id, run_id));
-        let remote = Remote {
-            counting: self.counting.clone(),
-            tools: self.tools.of_run(OfRun {
-                connector_ids: snapshot.connector_ids.clone(),
-                workspace: workspace.clone(),
-            }),
+        let of_run = OfRun {
+            connector_ids: snapshot.connector_ids.clone(),
+            workspace: workspace.clone(),
         };
+        let known = (&self.tools, &self.counting);
+        let remote = Remote::connect(known, of_run, servers.as_deref(), &tokens.cancel).await;
         let driver = Driver {
             model: &self.model,
             tools: Router {

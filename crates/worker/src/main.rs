@@ -5,7 +5,7 @@ use bootstrap::telemetry;
 use bootstrap::traces::Traces;
 use std::process::ExitCode;
 use std::time::Duration;
-use toolbox::confine;
+use toolbox::{confine, relay};
 use worker::config::{Cli, Command};
 
 /// For tasks that outlive the drain.
@@ -13,9 +13,11 @@ const LAST_LIMIT: Duration = Duration::from_millis(200);
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == confine::VERB) {
-        // A tool's process: nothing of a worker may have begun.
-        return confine::exec(arguments);
+    // A tool's process: nothing of a worker may have begun.
+    match arguments.next() {
+        Some(first) if first == confine::VERB => return confine::exec(arguments),
+        Some(first) if first == relay::VERB => return relay::exec(arguments),
+        _ => {}
     }
     telemetry::crypto();
     let cli: Cli = parse();

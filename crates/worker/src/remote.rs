@@ -7,7 +7,7 @@ use agent::tools::{Call, ToolError};
 use domain::{Effect, Labels, ToolResult};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
-use tools::RunTools;
+use tools::{OfRun, RunTools, Tools};
 
 /// The remote tools of one drive of a run; what they hold open ends with the value.
 #[derive(Debug)]
@@ -17,6 +17,20 @@ pub struct Remote {
 }
 
 impl Remote {
+    /// With the MCP servers that the run names, which are connected for its drive.
+    pub async fn connect(
+        (tools, counting): (&Tools, &AnyRemote),
+        run: OfRun<RunFiles>,
+        servers: Option<&[String]>,
+        cancel: &CancellationToken,
+    ) -> Self {
+        let mcp = tools.mcp().of_run(servers, cancel).await;
+        Self {
+            counting: counting.clone(),
+            tools: tools.of_run(run).with_mcp(mcp),
+        }
+    }
+
     fn counts(&self, tool_name: &str, tool_input: &Value) -> bool {
         self.counting.effect_of(tool_name, tool_input).is_some()
     }

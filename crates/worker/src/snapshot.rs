@@ -5,7 +5,7 @@ use agent::snapshot::{Snapshot, StoredStep, UserMessage, assistant_message};
 use domain::Policy;
 use domain::ids::{MessageId, StepId};
 use domain::interrupt::KnownInterrupt;
-use runs::{RestoredMessage, RunRules, RunSnapshot};
+use runs::{Funds, RestoredMessage, RunRules, RunSnapshot, WantedFiles};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +34,9 @@ impl GateRules {
         }
     }
 }
+
+/// A run as its claim brought it: with the files it is to be given, what it may spend, and the MCP servers it named.
+pub(crate) type Brought = (Snapshot, Option<WantedFiles>, Option<Funds>, Option<Vec<String>>);
 
 /// The agent's view for this attempt (from 1).
 pub fn to_snapshot(stored: RunSnapshot, attempt: u32, rules: &GateRules) -> Snapshot {

@@ -80,6 +80,9 @@ pub struct CreateRequest {
     pub priority: Option<i32>,
     /// Caps of the run; what is not named is as `AGENT_DEFAULT_BUDGET` says.
     pub budget: Option<BudgetRequest>,
+    /// MCP servers the run may use, by their names in `MCP_SERVERS_FILE`; without it those of `MCP_DEFAULT_SERVERS`.
+    #[schema(max_items = 16)]
+    pub mcp_servers: Option<Vec<String>>,
     /// Not used by this action.
     pub run_id: Option<String>,
     /// Not used by this action.

@@ -2,6 +2,7 @@
 
 use super::list::{self, Listing};
 use super::rules::{RuleFields, refused};
+use super::servers::mcp_servers;
 use super::too_early;
 use crate::auth::{Principal, User, idempotency_key};
 use crate::edge::Trace;
@@ -41,6 +42,7 @@ pub struct Execute {
     copy_workspace: bool,
     priority: u8,
     budget: Option<Value>,
+    mcp_servers: Option<Value>,
     status: Option<String>,
     limit: u32,
     cursor: Option<String>,
@@ -60,6 +62,7 @@ impl FromFields for Execute {
             copy_workspace: fields.flag("copy_workspace").unwrap_or_default(),
             priority: fields.int("priority", 0..=9).unwrap_or(0) as u8,
             budget: fields.value("budget"),
+            mcp_servers: fields.value("mcp_servers"),
             status: fields.text("status"),
             limit: fields
                 .int("limit", 1..=MAX_LIST_LIMIT)
@@ -168,6 +171,7 @@ impl Call<'_> {
         let prompt = prompt.ok_or_else(|| Problem::bad_request("prompt_required", "Prompt is required"))?;
         let budget = self.budget(request.budget.as_ref())?;
         let rules = request.rules.checked()?;
+        let servers = mcp_servers(request.mcp_servers.as_ref())?;
         self.app.may_write()?;
         if let Some(answer) = self.pay(key.as_ref()).await? {
             return Ok(answer);
@@ -186,7 +190,8 @@ impl Call<'_> {
             traceparent: self.trace.traceparent.clone(),
             max_retries: limits.max_retries,
         };
-        let created = self.orchestration().with_budget(budget).create(new, key).await?;
+        let orchestration = self.orchestration().with_budget(budget).with_mcp_servers(servers);
+        let created = orchestration.create(new, key).await?;
         Ok(self.created(created).await)
     }
 

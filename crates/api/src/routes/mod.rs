@@ -14,6 +14,7 @@ pub mod logs;
 pub mod pages;
 mod rules;
 pub mod runtime;
+mod servers;
 pub mod status;
 pub mod stream;
 pub mod thinking;

@@ -183,3 +183,28 @@ async fn ten_thousand_runs_are_paged_through_once_each_while_others_are_made() {
     let foreign: RunId = seen.first().unwrap().trim_matches('"').parse().unwrap();
     assert_eq!(api.act("thief", "status", foreign).await.0, 404);
 }
+
+#[tokio::test]
+async fn a_run_names_its_servers_in_a_list_of_names() {
+    let api = Api::start().await;
+    let asked = |servers: Value| json!({"action": "create", "prompt": "p", "mcp_servers": servers});
+    api.done("u", asked(json!(["time", "issues-2"]))).await;
+    for (servers, told) in [
+        (json!("time"), "send a list of at most 16 names of servers"),
+        (
+            json!(["a__b"]),
+            "a name has 1 to 32 letters, digits, - and single _",
+        ),
+    ] {
+        let answer = api
+            .post("u", "/agent/execute", &asked(servers))
+            .send()
+            .await
+            .unwrap();
+        let detail = format!("Invalid mcp_servers: {told}");
+        assert_eq!(
+            problem(answer).await,
+            expected(400, "invalid_mcp_servers", &detail)
+        );
+    }
+}

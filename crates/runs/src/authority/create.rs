@@ -63,13 +63,15 @@ pub(crate) struct Creation {
 
 /// What a new run gets besides what its user asked for.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Extras {
+pub(crate) struct Extras<'a> {
     /// It goes on without credits.
     pub(crate) exempt: bool,
     pub(crate) budget: Budget,
+    /// None: those of its worker's setting.
+    pub(crate) mcp_servers: Option<&'a [String]>,
 }
 
-pub(crate) fn platform_run(new: &NewRun, context: Context<'_>, extras: Extras) -> Creation {
+pub(crate) fn platform_run(new: &NewRun, context: Context<'_>, extras: Extras<'_>) -> Creation {
     let run_id = RunId(context.ids.uuid());
     let created_at = to_micros(context.now);
     let state = fresh_state(run_id, Origin::AgentApi, RunStatus::Created);
@@ -119,11 +121,14 @@ const CREDITS_EXEMPT: &str = "credits_exempt";
 /// Member of a run's metadata: its caps.
 const BUDGET: &str = "budget";
 
+/// Member of a run's metadata: the MCP servers it may use.
+const MCP_SERVERS: &str = "mcp_servers";
+
 /// Member of a run's metadata: its worker is to bring it the files of the run it repeats.
 const COPY_WORKSPACE: &str = "copy_workspace";
 
 /// What never changes of a run.
-fn fresh_params(new: &NewRun, extras: Extras) -> Vec<Param> {
+fn fresh_params(new: &NewRun, extras: Extras<'_>) -> Vec<Param> {
     let mut metadata = match &new.project_id {
         Some(project) => json!({"project_id": project}),
         None => Value::Object(serde_json::Map::new()),
@@ -139,6 +144,9 @@ fn fresh_params(new: &NewRun, extras: Extras) -> Vec<Param> {
     }
     if !extras.budget.is_empty() {
         metadata[BUDGET] = extras.budget.to_value();
+    }
+    if let Some(servers) = extras.mcp_servers {
+        metadata[MCP_SERVERS] = json!(servers);
     }
     if extras.exempt {
         metadata[CREDITS_EXEMPT] = Value::Bool(true);

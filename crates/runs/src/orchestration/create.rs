@@ -7,6 +7,7 @@ use crate::authority::row::RunRow;
 use crate::budget::stored_budget;
 use crate::db::tx::{self, Statement, Tx, params};
 use crate::figures;
+use crate::restore::stored_servers;
 use crate::store::StoreError;
 use domain::decide::Rejection;
 use domain::event::Event;
@@ -36,6 +37,7 @@ const STORE_ANSWER: &str = "UPDATE agent_idempotency SET answer = $3 WHERE user_
 const RETRY_SOURCE: &str =
     "SELECT r.status, r.origin, r.prompt, r.priority, r.metadata ->> 'project_id' AS project_id, r.metadata -> 'budget' AS budget,
         r.metadata -> 'policy' AS policy, r.metadata @> '{\"plan_only\": true}' AS plan_only,
+        r.metadata -> 'mcp_servers' AS mcp_servers,
         coalesce((SELECT array_agg(c.connector_id ORDER BY c.position) FROM agent_run_connectors c
                    WHERE c.run_id = r.id), '{}') AS connector_ids
     FROM agent_runs r WHERE r.id = $1 AND r.user_id = $2";
@@ -90,10 +92,11 @@ impl Orchestration {
         rows.first().map(|row| same_request(row, key)).transpose()
     }
 
-    const fn extras(&self) -> Extras {
+    fn extras(&self) -> Extras<'_> {
         Extras {
             exempt: self.exempt,
             budget: self.budget,
+            mcp_servers: self.mcp_servers.as_deref(),
         }
     }
 
@@ -166,7 +169,10 @@ impl Orchestration {
             max_retries,
         };
         // The new run may spend as much as the one it repeats.
-        self.with_budget(stored_budget(row)?).create(new, key).await
+        self.with_budget(stored_budget(row)?)
+            .with_mcp_servers(stored_servers(row)?)
+            .create(new, key)
+            .await
     }
 }
 

@@ -48,6 +48,8 @@ pub struct Orchestration {
     exempt: bool,
     /// Of new runs.
     budget: Budget,
+    /// Of the runs it makes.
+    mcp_servers: Option<Vec<String>>,
 }
 
 impl Orchestration {
@@ -61,6 +63,7 @@ impl Orchestration {
             redactor: Arc::default(),
             exempt: false,
             budget: Budget::default(),
+            mcp_servers: None,
         }
     }
 
@@ -98,6 +101,15 @@ impl Orchestration {
     pub fn with_budget(&self, budget: Budget) -> Self {
         Self {
             budget,
+            ..self.clone()
+        }
+    }
+
+    /// The runs it makes may use these MCP servers; without, those of their worker's setting.
+    #[must_use]
+    pub fn with_mcp_servers(&self, mcp_servers: Option<Vec<String>>) -> Self {
+        Self {
+            mcp_servers,
             ..self.clone()
         }
     }

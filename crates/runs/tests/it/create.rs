@@ -162,3 +162,20 @@ async fn only_a_failed_run_is_retried_and_the_new_one_repeats_what_was_asked() {
         "it is queued already"
     );
 }
+
+#[tokio::test]
+async fn the_servers_a_run_names_reach_its_worker_and_none_is_not_the_same_as_silence() {
+    let store = store().await;
+    for servers in [
+        Some(vec!["time".to_owned(), "issues".to_owned()]),
+        Some(vec![]),
+        None,
+    ] {
+        let orchestration = store.orchestration.with_mcp_servers(servers.clone());
+        let Created::New(made) = orchestration.create(new_run(true), None).await.unwrap() else {
+            panic!("no key was given")
+        };
+        let claimed = store.claim(&made.enqueue.unwrap(), "w").await.unwrap();
+        assert_eq!(claimed.snapshot.mcp_servers, servers);
+    }
+}

@@ -11,6 +11,7 @@
 mod actions;
 mod cdp;
 mod input;
+mod keeper;
 mod options;
 mod page;
 mod start;

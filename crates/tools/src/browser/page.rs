@@ -1,9 +1,9 @@
 //! One page of a browser, in a browser context of its own: no cookies shared with others, no downloads, no second window.
 //!
-//! A keeper answers what would hold the page up (dialogs), closes windows it opens, and, where no proxy of ours stands between
-//! the browser and the network, judges each request.
+//! A keeper ([`super::keeper`]) answers for it what it must not wait for.
 
 use super::cdp::{Cdp, CdpFault, Event};
+use super::keeper::{Keeper, judge};
 use outbound::{Guard, ResolveError};
 use reqwest::Url;
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 /// Commands that answer at once.
-const QUICK: Duration = Duration::from_secs(10);
+pub(super) const QUICK: Duration = Duration::from_secs(10);
 /// An action that leads elsewhere begins to do so within this time.
 const LEAVES_WITHIN: Duration = Duration::from_millis(200);
 const WIDTH: u32 = 1280;
@@ -280,12 +280,12 @@ fn said(details: &Value) -> String {
 }
 
 /// Addresses that lead to no network: an empty page, an error page of the browser's own.
-fn is_inner(url: &Url) -> bool {
+pub(super) fn is_inner(url: &Url) -> bool {
     matches!(url.scheme(), "about" | "data" | "blob" | "chrome-error")
 }
 
 /// A name that is not found is left to the browser, which says so in its own words.
-async fn may_open(guard: &Guard, url: &Url) -> Result<(), Fault> {
+pub(super) async fn may_open(guard: &Guard, url: &Url) -> Result<(), Fault> {
     guard.check(url).map_err(|_| Fault::NotAllowed)?;
     let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else {
         return Err(Fault::NotAllowed);
@@ -307,97 +307,4 @@ async fn ask(cdp: &Cdp, method: &str, params: Value) -> Result<Value, CdpFault> 
 fn text(answer: &Value, name: &str) -> Result<String, Fault> {
     let found = answer[name].as_str().map(str::to_owned);
     found.ok_or_else(|| Fault::Other(format!("the browser told no {name}")))
-}
-
-/// From now on each request of a session, and of those it makes, waits to be judged.
-async fn judge(cdp: &Cdp, session: &str) -> Result<(), CdpFault> {
-    let all = json!({"patterns": [{"urlPattern": "*"}]});
-    cdp.ask(Some(session), "Fetch.enable", all, QUICK).await?;
-    let attach = json!({"autoAttach": true, "waitForDebuggerOnStart": true, "flatten": true});
-    cdp.ask(Some(session), "Target.setAutoAttach", attach, QUICK)
-        .await?;
-    Ok(())
-}
-
-/// Answers for a page what it must not wait for.
-struct Keeper {
-    cdp: Cdp,
-    guard: Guard,
-    target: String,
-    judged: bool,
-}
-
-impl Keeper {
-    async fn keep(self, mut events: Receiver<Arc<Event>>) {
-        let keeper = Arc::new(self);
-        loop {
-            let event = match events.recv().await {
-                Ok(event) => event,
-                Err(RecvError::Lagged(_)) => continue,
-                Err(RecvError::Closed) => return,
-            };
-            if !keeper.minds(&event) {
-                continue;
-            }
-            let keeper = keeper.clone();
-            tokio::spawn(async move {
-                if let Err(fault) = keeper.answer(&event).await {
-                    tracing::debug!(%fault, method = event.method, "the browser did not take an answer");
-                }
-            });
-        }
-    }
-
-    fn minds(&self, event: &Event) -> bool {
-        match event.method {
-            "Page.javascriptDialogOpening" => true,
-            "Fetch.requestPaused" | "Target.attachedToTarget" => self.judged,
-            "Target.targetCreated" => event.params["targetInfo"]["openerId"] == self.target,
-            _ => false,
-        }
-    }
-
-    async fn answer(&self, event: &Event) -> Result<(), CdpFault> {
-        let session = event.session.as_deref();
-        let params = &event.params;
-        match event.method {
-            "Page.javascriptDialogOpening" => {
-                // Leaving is our own wish; nothing else is agreed to.
-                let accept = json!({"accept": params["type"] == "beforeunload"});
-                self.quick(session, "Page.handleJavaScriptDialog", accept).await
-            }
-            "Target.targetCreated" => {
-                let target = json!({"targetId": params["targetInfo"]["targetId"]});
-                self.quick(None, "Target.closeTarget", target).await
-            }
-            "Target.attachedToTarget" => {
-                let Some(child) = params["sessionId"].as_str() else {
-                    return Ok(());
-                };
-                // One that cannot be judged stays where it is: stopped before its first request.
-                judge(&self.cdp, child).await?;
-                self.quick(Some(child), "Runtime.runIfWaitingForDebugger", json!({}))
-                    .await
-            }
-            _ => {
-                let id = &params["requestId"];
-                let url = Url::parse(params["request"]["url"].as_str().unwrap_or_default());
-                let allowed = match url {
-                    Ok(url) => is_inner(&url) || may_open(&self.guard, &url).await.is_ok(),
-                    Err(_) => false,
-                };
-                if allowed {
-                    self.quick(session, "Fetch.continueRequest", json!({"requestId": id}))
-                        .await
-                } else {
-                    let refused = json!({"requestId": id, "errorReason": "AccessDenied"});
-                    self.quick(session, "Fetch.failRequest", refused).await
-                }
-            }
-        }
-    }
-
-    async fn quick(&self, session: Option<&str>, method: &str, params: Value) -> Result<(), CdpFault> {
-        self.cdp.ask(session, method, params, QUICK).await.map(drop)
-    }
 }

@@ -1,5 +1,6 @@
 //! `MCP_SERVERS_FILE`: the form that common clients use. Members we do not know are left to them.
 
+use domain::mcp::is_server_name;
 use http::{HeaderName, HeaderValue};
 use reqwest::Url;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -7,7 +8,6 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-const LONGEST_NAME: usize = 32;
 /// A file of settings is small.
 const LARGEST_FILE: u64 = 1024 * 1024;
 
@@ -68,12 +68,6 @@ struct Entry {
     pin: Option<String>,
 }
 
-/// Whether a text can name a server: its tools are called `mcp__NAME__TOOL`.
-pub fn is_name(text: &str) -> bool {
-    let good = |char: char| char.is_ascii_alphanumeric() || matches!(char, '_' | '-');
-    (1..=LONGEST_NAME).contains(&text.len()) && text.chars().all(good) && !text.contains("__")
-}
-
 /// Reads the file. `variable` is the worker's environment, for `${NAME}` in values.
 pub(crate) fn read(
     path: &Path,
@@ -99,10 +93,8 @@ pub(crate) fn parse(
             continue;
         }
         let fault = |said: String| ConfigFault(format!("server \"{name}\": {said}"));
-        if !is_name(&name) {
-            return Err(fault(format!(
-                "a name has 1 to {LONGEST_NAME} letters, digits, - and single _"
-            )));
+        if !is_server_name(&name) {
+            return Err(fault("a name has letters, digits, - and single _".to_owned()));
         }
         let server = server(entry, variable).map_err(fault)?;
         servers.insert(name, server);

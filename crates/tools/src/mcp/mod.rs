@@ -16,13 +16,14 @@ mod options;
 mod result;
 mod tool;
 
-pub use config::{ConfigFault, is_name};
+pub use config::ConfigFault;
 pub use options::McpOptions;
 
 use agent::ports::{ToolSpec, Workspace};
 use agent::tools::{Call, ToolError};
 use config::Server;
 use connect::{AnyLauncher, CallFault, Connection};
+use domain::mcp::MOST_SERVERS;
 use domain::{Effect, Labels, ToolResult};
 use futures::future::join_all;
 use naming::server_of;
@@ -31,9 +32,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tool::{ANYTHING, Tool};
-
-/// Most servers of one run.
-const MOST_SERVERS: usize = 16;
 
 /// The servers a worker knows.
 #[derive(Debug, Clone)]

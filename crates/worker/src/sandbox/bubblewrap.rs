@@ -7,6 +7,7 @@ use super::scratch::StepDir;
 use std::path::{Path, PathBuf};
 use toolbox::confine::{self, Policy};
 use toolbox::launch::ENVIRONMENT;
+use toolbox::relay;
 
 /// Id inside.
 const NOBODY: &str = "65534";
@@ -21,9 +22,23 @@ const ETC: [&str; 6] = [
     "/etc/localtime",
     "/etc/mime.types",
 ];
+/// What browsers and servers of tools need besides.
+const ETC_OF_LASTING: [&str; 5] = [
+    "/etc/fonts",
+    "/etc/chromium.d",
+    "/etc/ssl",
+    "/etc/pki",
+    "/etc/ca-certificates",
+];
+/// Where a program that uses the machine's network finds names; these go over the stubs.
+const ETC_OF_NETWORK: [&str; 3] = ["/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf"];
+/// Waits for a line, then becomes bubblewrap with the options of the file that is its name.
+const WHEN_TOLD: &str = r#"IFS= read -r told && exec "$@" 3<"$0""#;
 /// [`confine::Mark`]: tells a failure of bubblewrap or of the confinement from one of the program.
 pub(super) const STARTED: &str = "started";
 const STATE_DIR: &str = "/run/state";
+/// The way out of a browser, as its relay sees it.
+const PROXY_SOCKET: &str = "/run/state/proxy";
 /// Our own program inside, which confines itself and becomes the tool; the tool itself cannot open it.
 const CONFINER: &str = "/run/confine";
 const WRITABLE: [&str; 11] = [
@@ -61,40 +76,80 @@ pub(super) fn invocation(
     argv: &[String],
 ) -> Invocation {
     let mut options = Line(vec![]);
-    options.namespaces(host);
+    options.namespaces(host, true);
     options.system();
     options.own(dir);
-    options.add([
-        "--chdir",
-        working_dir,
-        "--ro-bind",
-        &host.program.display().to_string(),
-        CONFINER,
-    ]);
-    // The root and /dev are memory without a size: not for writing.
-    options.add(["--remount-ro", "/dev", "--remount-ro", "/"]);
+    options.closed(host, working_dir);
     let mut command = Line(vec![host.bwrap.display().to_string()]);
     command.add(["--args", "0", "--"]);
     // Confines itself, marks the start, then becomes the program.
-    command.add([CONFINER, confine::VERB, &policy(limits), "--"]);
+    command.add([CONFINER, confine::VERB, &policy(limits, &[]), "--"]);
     command.0.extend_from_slice(argv);
     Invocation {
         argv: command.0,
-        options: options
-            .0
-            .iter()
-            .flat_map(|option| [option.as_bytes(), &[0]].concat())
-            .collect(),
+        options: options.bytes(),
+    }
+}
+
+/// A program that is spoken to: its standard input stays open.
+#[derive(Debug)]
+pub(super) struct Lasting<'a> {
+    pub argv: &'a [String],
+    pub env: &'a [(String, String)],
+    /// To see and read beside the system.
+    pub readable: &'a [PathBuf],
+    /// The network of this machine.
+    pub host_network: bool,
+    /// The port inside that leads to [`PROXY_SOCKET`].
+    pub relay: Option<u16>,
+}
+
+/// For running a lasting program. Its options stand in the file `options`, which is opened when a line was read from standard
+/// input: until then it can be put into control groups.
+pub(super) fn lasting(
+    host: &Host,
+    dir: &StepDir,
+    limits: &Limits,
+    what: &Lasting<'_>,
+    file: &Path,
+) -> Invocation {
+    let mut options = Line(vec![]);
+    options.namespaces(host, !what.host_network);
+    options.system();
+    options.own(dir);
+    let of_network: &[&str] = if what.host_network { &ETC_OF_NETWORK } else { &[] };
+    for path in ETC_OF_LASTING.iter().chain(of_network) {
+        options.add(["--ro-bind-try", path, path]);
+    }
+    for path in what.readable {
+        let path = path.display().to_string();
+        options.add(["--ro-bind", &path, &path]);
+    }
+    for (name, value) in what.env {
+        options.add(["--setenv", name, value]);
+    }
+    options.closed(host, "/workspace");
+    let mut command = Line(vec![]);
+    command.add(["/bin/sh", "-c", WHEN_TOLD, &file.display().to_string()]);
+    command.add([&host.bwrap.display().to_string(), "--args", "3", "--"]);
+    if let Some(port) = what.relay {
+        command.add([CONFINER, relay::VERB, &port.to_string(), PROXY_SOCKET, "--"]);
+    }
+    command.add([CONFINER, confine::VERB, &policy(limits, what.readable), "--"]);
+    command.0.extend_from_slice(what.argv);
+    Invocation {
+        argv: command.0,
+        options: options.bytes(),
     }
 }
 
 /// The second wall, inside the first: should a program find a way to other files or processes, it may still not open or
 /// signal them. The network is the namespace's own, in which programs may talk to each other.
-fn policy(limits: &Limits) -> String {
+fn policy(limits: &Limits, besides: &[PathBuf]) -> String {
     let paths = |list: &[&str]| list.iter().map(PathBuf::from).collect::<Vec<_>>();
     let policy = Policy {
         writable: paths(&WRITABLE),
-        readable: [paths(&SYSTEM_DIRS), paths(&READABLE)].concat(),
+        readable: [paths(&SYSTEM_DIRS), paths(&READABLE), besides.to_vec()].concat(),
         network: true,
         limits: limits.of_each_process(),
         mark: Some(Path::new(STATE_DIR).join(STARTED)),
@@ -110,10 +165,28 @@ impl Line {
         self.0.extend(arguments.into_iter().map(str::to_owned));
     }
 
-    fn namespaces(&mut self, host: &Host) {
-        let kinds = ["user", "pid", "net", "ipc", "uts", "cgroup"];
+    fn bytes(&self) -> Vec<u8> {
+        self.0
+            .iter()
+            .flat_map(|option| [option.as_bytes(), &[0]].concat())
+            .collect()
+    }
+
+    /// The last options.
+    fn closed(&mut self, host: &Host, working_dir: &str) {
+        let program = host.program.display().to_string();
+        self.add(["--chdir", working_dir, "--ro-bind", &program, CONFINER]);
+        // The root and /dev are memory without a size: not for writing.
+        self.add(["--remount-ro", "/dev", "--remount-ro", "/"]);
+    }
+
+    fn namespaces(&mut self, host: &Host, own_network: bool) {
+        let kinds = ["user", "pid", "ipc", "uts", "cgroup"];
         self.0
             .extend(kinds.iter().map(|kind| format!("--unshare-{kind}")));
+        if own_network {
+            self.add(["--unshare-net"]);
+        }
         if host.can_disable_userns {
             self.add(["--disable-userns"]);
         }

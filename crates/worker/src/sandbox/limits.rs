@@ -3,10 +3,13 @@
 use agent::ports::Program;
 use std::time::Duration;
 use toolbox::confine;
+use tools::launch::Size;
 
 const MIB: u64 = 1024 * 1024;
 /// CPU time beyond the time limit, so that the clock decides and not this.
 const CPU_SLACK_SECONDS: u64 = 5;
+/// A drive ends before, one way or another.
+const LASTING_CPU_SECONDS: u64 = 24 * 60 * 60;
 /// Open files of one process.
 const OPEN_FILES: u64 = 1024;
 /// Largest single file.
@@ -36,6 +39,19 @@ impl Limits {
             memory_bytes,
             processes,
             cpu_seconds: timeout.as_secs() + CPU_SLACK_SECONDS,
+        }
+    }
+
+    /// Of a program that lives as long as the drive of a run.
+    pub(super) fn lasting(size: Size) -> Self {
+        let (memory_bytes, processes) = match size {
+            Size::Browser => (3 * 1024 * MIB, 1024),
+            Size::Server => (1024 * MIB, 256),
+        };
+        Self {
+            memory_bytes,
+            processes,
+            cpu_seconds: LASTING_CPU_SECONDS,
         }
     }
 

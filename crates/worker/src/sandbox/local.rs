@@ -1,6 +1,7 @@
 //! `TOOL_EXECUTOR=local`: programs in namespaces of this machine.
 
 use super::code::launch;
+use super::launcher::LocalLauncher;
 use super::machine::{Machine, failed};
 use super::options::SandboxOptions;
 use super::scratch::StepDir;
@@ -12,6 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
+use tools::launch::Launcher;
 
 const ROOT: &str = "/workspace";
 const MIN_TIMEOUT: Duration = Duration::from_secs(1);
@@ -57,6 +59,11 @@ impl LocalSandbox {
             machine: Arc::new(machine),
             workspaces,
         }
+    }
+
+    /// Starts lasting programs the same way.
+    pub fn launcher(&self) -> Arc<dyn Launcher> {
+        Arc::new(LocalLauncher(self.machine.clone()))
     }
 
     /// What is enforced here, or why nothing can run.

@@ -35,9 +35,9 @@ const LAST_SIGNAL: i32 = 64;
 #[derive(Debug)]
 pub(super) struct Machine {
     pub host: Host,
-    cgroups: Cgroups,
+    pub cgroups: Cgroups,
     pub scratch: Scratch,
-    spawner: Spawner,
+    pub spawner: Spawner,
     redactor: Arc<Redactor>,
 }
 

@@ -16,6 +16,7 @@ mod bubblewrap;
 mod cgroup;
 mod code;
 mod host;
+mod launcher;
 mod limits;
 mod local;
 mod machine;
@@ -34,7 +35,9 @@ pub(crate) use output::text;
 use crate::figures::SandboxInUse;
 use crate::kubernetes::{KubernetesOptions, KubernetesSandbox, Surroundings};
 use agent::ports::{Program, Sandbox, SandboxError, SandboxEvents, SandboxOutput, SandboxRequest};
+use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
+use tools::launch::{Launcher, NoLauncher};
 
 /// No isolated execution: says what to set.
 #[derive(Debug, Clone, Copy, Default)]
@@ -95,6 +98,16 @@ impl AnySandbox {
         match self {
             Self::Kubernetes(kubernetes) => Some(kubernetes),
             Self::Local(_) | Self::None(_) => None,
+        }
+    }
+
+    /// Who starts browsers and servers of tools: this machine, if it can isolate them.
+    pub fn launcher(&self) -> Arc<dyn Launcher> {
+        match self {
+            Self::Local(local) => local.launcher(),
+            Self::Kubernetes(_) | Self::None(_) => Arc::new(NoLauncher {
+                reason: "programs of tools are started only with TOOL_EXECUTOR=local".to_owned(),
+            }),
         }
     }
 

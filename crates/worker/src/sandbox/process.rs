@@ -15,7 +15,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
-use tokio::process::{Child, ChildStderr, ChildStdout, Command};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -28,6 +28,8 @@ const INIT_TIMEOUT: Duration = Duration::from_secs(5);
 const GONE_TIMEOUT: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(1);
 
+/// Standard input, output and error.
+pub(super) type Pipes = (ChildStdin, ChildStdout, ChildStderr);
 type Job = (Command, Handle, oneshot::Sender<io::Result<Child>>);
 
 /// The thread that starts processes; ends with the last clone.
@@ -158,12 +160,39 @@ impl Tree {
         group: &Group,
         id: Option<u32>,
     ) -> io::Result<(Self, ChildStdout, ChildStderr)> {
+        let (mut tree, pid, (mut options, stdout, stderr)) =
+            Self::spawned(spawner, invocation, group, id).await?;
+        options.write_all(&invocation.options).await?;
+        drop(options);
+        tree.init = tree.find_init(pid).await?;
+        Ok((tree, stdout, stderr))
+    }
+
+    /// Starts a lasting program, which waits for a line in the same way; its standard input stays open.
+    pub(super) async fn start_lasting(
+        spawner: &Spawner,
+        invocation: &Invocation,
+        group: &Group,
+        id: Option<u32>,
+    ) -> io::Result<(Self, Pipes)> {
+        let (mut tree, pid, mut pipes) = Self::spawned(spawner, invocation, group, id).await?;
+        pipes.0.write_all(b"go\n").await?;
+        tree.init = tree.find_init(pid).await?;
+        Ok((tree, pipes))
+    }
+
+    async fn spawned(
+        spawner: &Spawner,
+        invocation: &Invocation,
+        group: &Group,
+        id: Option<u32>,
+    ) -> io::Result<(Self, u32, Pipes)> {
         let mut child = spawner.spawn(command(&invocation.argv, id)).await?;
         let pid = child
             .id()
             .ok_or_else(|| io::Error::other("the sandbox ended at once"))?;
         group.add(pid)?;
-        let (Some(mut options), Some(stdout), Some(stderr)) =
+        let (Some(stdin), Some(stdout), Some(stderr)) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
             return Err(io::Error::other("a pipe to the sandbox is missing"));
@@ -173,11 +202,7 @@ impl Tree {
             fchown(&stdout, id, None)?;
             fchown(&stderr, id, None)?;
         }
-        options.write_all(&invocation.options).await?;
-        drop(options);
-        let mut tree = Self { child, init: None };
-        tree.init = tree.find_init(pid).await?;
-        Ok((tree, stdout, stderr))
+        Ok((Self { child, init: None }, pid, (stdin, stdout, stderr)))
     }
 
     /// Process 1 inside, or nothing when bubblewrap ended before it made one (or the program already ended).

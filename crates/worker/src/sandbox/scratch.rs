@@ -5,8 +5,8 @@
 
 use domain::{Ids, SystemIds};
 use std::fs::{DirBuilder, File, Permissions};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -131,6 +131,31 @@ impl StepDir {
 
     pub(super) fn stubs(&self) -> PathBuf {
         self.scratch.0.dir.join("etc")
+    }
+
+    /// See [`StepDir::write_options`].
+    pub(super) fn options(&self) -> PathBuf {
+        self.dir.join("options")
+    }
+
+    /// Writes a file that only the user the program runs as can read, outside of what the program sees.
+    pub(super) fn write_options(&self, bytes: &[u8]) -> io::Result<()> {
+        let path = self.options();
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)?;
+        file.write_all(bytes)?;
+        self.give(&path)
+    }
+
+    /// Gives one path to the user the program runs as.
+    pub(super) fn give(&self, path: &Path) -> io::Result<()> {
+        match self.scratch.0.owner {
+            Some(owner) => chown(path, Some(owner), Some(owner)),
+            None => Ok(()),
+        }
     }
 
     /// Writes the source text.

@@ -4,5 +4,6 @@
 mod ending;
 mod files;
 mod isolation;
+mod launching;
 mod programs;
 mod setup;

@@ -1,0 +1,104 @@
+//! Answers for a page what it must not wait for: dialogs, windows it opens, and, where no proxy of ours stands between the browser
+//! and the network, whether each of its requests may go out.
+
+use super::cdp::{Cdp, CdpFault, Event};
+use super::page::{QUICK, is_inner, may_open};
+use outbound::Guard;
+use reqwest::Url;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+
+/// From now on each request of a session, and of those it makes, waits to be judged.
+pub(super) async fn judge(cdp: &Cdp, session: &str) -> Result<(), CdpFault> {
+    let all = json!({"patterns": [{"urlPattern": "*"}]});
+    cdp.ask(Some(session), "Fetch.enable", all, QUICK).await?;
+    let attach = json!({"autoAttach": true, "waitForDebuggerOnStart": true, "flatten": true});
+    cdp.ask(Some(session), "Target.setAutoAttach", attach, QUICK)
+        .await?;
+    Ok(())
+}
+
+/// Answers for a page what it must not wait for.
+pub(super) struct Keeper {
+    pub cdp: Cdp,
+    pub guard: Guard,
+    pub target: String,
+    pub judged: bool,
+}
+
+impl Keeper {
+    pub(super) async fn keep(self, mut events: Receiver<Arc<Event>>) {
+        let keeper = Arc::new(self);
+        loop {
+            let event = match events.recv().await {
+                Ok(event) => event,
+                Err(RecvError::Lagged(_)) => continue,
+                Err(RecvError::Closed) => return,
+            };
+            if !keeper.minds(&event) {
+                continue;
+            }
+            let keeper = keeper.clone();
+            tokio::spawn(async move {
+                if let Err(fault) = keeper.answer(&event).await {
+                    tracing::debug!(%fault, method = event.method, "the browser did not take an answer");
+                }
+            });
+        }
+    }
+
+    fn minds(&self, event: &Event) -> bool {
+        match event.method {
+            "Page.javascriptDialogOpening" => true,
+            "Fetch.requestPaused" | "Target.attachedToTarget" => self.judged,
+            "Target.targetCreated" => event.params["targetInfo"]["openerId"] == self.target,
+            _ => false,
+        }
+    }
+
+    async fn answer(&self, event: &Event) -> Result<(), CdpFault> {
+        let session = event.session.as_deref();
+        let params = &event.params;
+        match event.method {
+            "Page.javascriptDialogOpening" => {
+                // Leaving is our own wish; nothing else is agreed to.
+                let accept = json!({"accept": params["type"] == "beforeunload"});
+                self.quick(session, "Page.handleJavaScriptDialog", accept).await
+            }
+            "Target.targetCreated" => {
+                let target = json!({"targetId": params["targetInfo"]["targetId"]});
+                self.quick(None, "Target.closeTarget", target).await
+            }
+            "Target.attachedToTarget" => {
+                let Some(child) = params["sessionId"].as_str() else {
+                    return Ok(());
+                };
+                // One that cannot be judged stays where it is: stopped before its first request.
+                judge(&self.cdp, child).await?;
+                self.quick(Some(child), "Runtime.runIfWaitingForDebugger", json!({}))
+                    .await
+            }
+            _ => {
+                let id = &params["requestId"];
+                let url = Url::parse(params["request"]["url"].as_str().unwrap_or_default());
+                let allowed = match url {
+                    Ok(url) => is_inner(&url) || may_open(&self.guard, &url).await.is_ok(),
+                    Err(_) => false,
+                };
+                if allowed {
+                    self.quick(session, "Fetch.continueRequest", json!({"requestId": id}))
+                        .await
+                } else {
+                    let refused = json!({"requestId": id, "errorReason": "AccessDenied"});
+                    self.quick(session, "Fetch.failRequest", refused).await
+                }
+            }
+        }
+    }
+
+    async fn quick(&self, session: Option<&str>, method: &str, params: Value) -> Result<(), CdpFault> {
+        self.cdp.ask(session, method, params, QUICK).await.map(drop)
+    }
+}
