@@ -4,6 +4,7 @@
 #![cfg(test)]
 
 mod approvals;
+mod budgets;
 mod cancelling;
 mod commands;
 mod effects;
