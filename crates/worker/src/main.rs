@@ -10,6 +10,9 @@ use worker::config::{Cli, Command};
 
 /// For tasks that outlive the drain.
 const LAST_LIMIT: Duration = Duration::from_millis(200);
+/// Bytes of stack of a thread, of which only what is used is memory: a whole drive is polled in nested frames, and
+/// those of a build without optimisation are several times as large.
+const STACK_BYTES: usize = 8 * 1024 * 1024;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
@@ -23,6 +26,7 @@ fn main() -> ExitCode {
     let cli: Cli = parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
+        .thread_stack_size(STACK_BYTES)
         .enable_all()
         .build()
     {
