@@ -239,13 +239,15 @@ pub fn call_hash(tool_name: &str, tool_input: &Value, pin: Option<&str>) -> Stri
 /// The sentence a person reads before deciding about a call.
 pub fn ask_for_call(tool_name: &str, tool_input: &Value, reason: &str) -> String {
     let input = tool_input.to_string();
-    let mut shown: String = input.chars().take(MAX_SHOWN).collect();
+    let shown: String = input.chars().take(MAX_SHOWN).collect();
     let left_out = input.chars().count().saturating_sub(MAX_SHOWN);
-    if left_out > 0 {
-        shown.push_str(&format!("… ({left_out} more characters, see toolInput)"));
-    }
+    let rest = if left_out > 0 {
+        format!("… ({left_out} more characters, see toolInput)")
+    } else {
+        String::new()
+    };
     visible(&format!(
-        "Allow {tool_name} with {shown}? Asked because {reason}."
+        "Allow {tool_name} with {shown}{rest}? Asked because {reason}."
     ))
 }
 
@@ -254,7 +256,7 @@ pub fn visible(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for letter in text.chars() {
         if is_hidden(letter) {
-            shown.push_str(&format!("\\u{{{:x}}}", u32::from(letter)));
+            shown.extend(letter.escape_unicode());
         } else {
             shown.push(letter);
         }

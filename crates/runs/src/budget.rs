@@ -201,7 +201,7 @@ impl Budgets {
             caps.reached(spent, worst)
                 .map(|reached| Reached { scope, ..reached })
         };
-        let user = of(self.caps.user, used("user_tokens", "user_cost")?, Scope::UserDay);
-        Ok(user.or(of(self.caps.all, used("tokens", "cost")?, Scope::Day)))
+        let by_user = of(self.caps.user, used("user_tokens", "user_cost")?, Scope::UserDay);
+        Ok(by_user.or(of(self.caps.all, used("tokens", "cost")?, Scope::Day)))
     }
 }

@@ -21,7 +21,7 @@ use agent::supervisor::Limits;
 use agent::tools::Router;
 use domain::command::Expiry;
 use domain::decide::Rejection;
-use domain::ids::WorkerId;
+use domain::ids::{RunId, WorkerId};
 use domain::{Clock, LogType, NewEvent, Redactor};
 use queue::{BuryReason, Delivery, Queue};
 use runs::{Budgets, Claimed, CommandError, Credits, Orchestration, Sweep};
@@ -254,6 +254,11 @@ impl JobProcessor {
         }
     }
 
+    fn live(&self, run_id: RunId) -> Live {
+        let (queue, redactor) = (self.queue.clone(), self.redactor.clone());
+        Live::new(queue, run_id, redactor, self.clock.clone())
+    }
+
     async fn drive(
         &self,
         (snapshot, wanted_files, funds, servers): Brought,
@@ -261,12 +266,7 @@ impl JobProcessor {
         tokens: &Tokens,
     ) -> Outcome {
         let run_id = snapshot.run_id;
-        let live = Live::new(
-            self.queue.clone(),
-            run_id,
-            self.redactor.clone(),
-            self.clock.clone(),
-        );
+        let live = self.live(run_id);
         let user_id = snapshot.user_id.clone();
         let log = FencedLog {
             orchestration: &self.orchestration,

@@ -96,7 +96,7 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
                 due,
                 ToolResult::failed(format!("Not allowed by policy: {reason}"), 0.0),
             ),
-            _ if name == ASK_USER => self.ask_user(snapshot, due, known),
+            _ if name == ASK_USER => ask_user_of(snapshot, due, known),
             CallVerdict::Allow => Admission::Run(due),
             CallVerdict::Ask { reason } => {
                 match known.filter(|asked| asked.status == InterruptStatus::Resolved) {
@@ -124,20 +124,6 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
         let (name, input) = called(asked_for);
         let pin = self.tools.pin_of(&name);
         approved.hash.as_deref() == Some(call_hash(&name, &input, pin.as_deref()).as_str())
-    }
-
-    fn ask_user(&self, snapshot: &Snapshot, due: DueTool, known: Option<&KnownInterrupt>) -> Admission {
-        let Some(question) = ask_user::question(&called(&due).1) else {
-            return Admission::Run(due);
-        };
-        match known.filter(|asked| asked.status != InterruptStatus::Open) {
-            None => Admission::Ask(Box::new(gate::tool_question(snapshot.run_id, &due, &question))),
-            Some(asked) => {
-                let unanswered = || ToolResult::failed("The user gave no answer", 0.0);
-                let result = asked.answer().map_or_else(unanswered, ask_user::answered);
-                Admission::Settle(due, result)
-            }
-        }
     }
 
     /// What the run has read: by its settled steps, and by the descriptions of foreign tools, which every turn shows the model.
@@ -248,4 +234,19 @@ fn waits(asks: &[Box<NewInterrupt>]) -> [Change; 2] {
             error: None,
         },
     ]
+}
+
+/// A question: asked, or settled with its answer.
+fn ask_user_of(snapshot: &Snapshot, due: DueTool, known: Option<&KnownInterrupt>) -> Admission {
+    let Some(question) = ask_user::question(&called(&due).1) else {
+        return Admission::Run(due);
+    };
+    match known.filter(|asked| asked.status != InterruptStatus::Open) {
+        None => Admission::Ask(Box::new(gate::tool_question(snapshot.run_id, &due, &question))),
+        Some(asked) => {
+            let unanswered = || ToolResult::failed("The user gave no answer", 0.0);
+            let result = asked.answer().map_or_else(unanswered, ask_user::answered);
+            Admission::Settle(due, result)
+        }
+    }
 }

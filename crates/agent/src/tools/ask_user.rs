@@ -11,7 +11,8 @@ pub(crate) const ASK_USER: &str = "ask_user";
 /// What is asked.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(crate) struct Question {
-    pub(crate) question: String,
+    #[serde(rename = "question")]
+    pub(crate) asked: String,
     #[serde(default)]
     pub(crate) options: Vec<String>,
     #[serde(default)]
@@ -22,9 +23,9 @@ impl Question {
     /// As the user reads it.
     pub(crate) fn text(&self) -> String {
         if self.options.is_empty() {
-            return self.question.clone();
+            return self.asked.clone();
         }
-        format!("{}\nOptions: {}", self.question, self.options.join(", "))
+        format!("{}\nOptions: {}", self.asked, self.options.join(", "))
     }
 }
 
@@ -32,7 +33,7 @@ impl Question {
 pub(crate) fn question(value: &Value) -> Option<Question> {
     input::<Question>(value)
         .ok()
-        .filter(|asked| !asked.question.trim().is_empty())
+        .filter(|asked| !asked.asked.trim().is_empty())
 }
 
 /// The result once it is answered.

@@ -419,7 +419,10 @@ async fn errors_monologues_and_two_calls_in_turn_are_seen_and_work_that_moves_is
         if n > 40 {
             done()
         } else {
-            vec![file(n, "x"), read(if n % 2 == 0 { "f1.txt" } else { "f2.txt" })]
+            vec![
+                file(n, "x"),
+                read(if n.is_multiple_of(2) { "f1.txt" } else { "f2.txt" }),
+            ]
         }
     };
     assert_eq!(patterns(work).await, Vec::<String>::new());

@@ -80,14 +80,13 @@ pub async fn change(
 /// The caps in `budget`, or at the top level.
 fn named_caps(mut whole: Value) -> Result<BudgetChange, Problem> {
     let given = whole.get("budget").filter(|budget| !budget.is_null());
-    let caps = match given {
-        Some(budget) => budget.clone(),
-        None => {
-            if let Some(members) = whole.as_object_mut() {
-                members.retain(|name, _| name != "run_id" && name != "budget");
-            }
-            whole
+    let caps = if let Some(budget) = given {
+        budget.clone()
+    } else {
+        if let Some(members) = whole.as_object_mut() {
+            members.retain(|name, _| name != "run_id" && name != "budget");
         }
+        whole
     };
     let change = BudgetChange::from_value(&caps).map_err(|fault| invalid(&fault))?;
     if change.is_empty() {

@@ -144,38 +144,16 @@ async fn what_does_not_fit_is_refused_and_changes_nothing() {
     )
     .await;
     let (tool, plan, question) = (&open[0], &open[1], &open[2]);
+    let invalid = refused(422, "validation_error");
+    let unfit = refused(400, "invalid_decision");
     let cases = [
-        (
-            tool,
-            json!({"decision": "maybe"}),
-            refused(422, "validation_error"),
-        ),
-        (tool, json!({}), refused(422, "validation_error")),
-        (
-            tool,
-            json!({"decision": "edit", "input": [1]}),
-            refused(422, "validation_error"),
-        ),
-        (
-            tool,
-            json!({"decision": "edit"}),
-            refused(400, "invalid_decision"),
-        ),
-        (
-            tool,
-            json!({"decision": "answer", "text": "x"}),
-            refused(400, "invalid_decision"),
-        ),
-        (
-            question,
-            json!({"decision": "approve"}),
-            refused(400, "invalid_decision"),
-        ),
-        (
-            question,
-            json!({"decision": "answer", "text": " "}),
-            refused(400, "invalid_decision"),
-        ),
+        (tool, json!({"decision": "maybe"}), invalid.clone()),
+        (tool, json!({}), invalid.clone()),
+        (tool, json!({"decision": "edit", "input": [1]}), invalid),
+        (tool, json!({"decision": "edit"}), unfit.clone()),
+        (tool, json!({"decision": "answer", "text": "x"}), unfit.clone()),
+        (question, json!({"decision": "approve"}), unfit.clone()),
+        (question, json!({"decision": "answer", "text": " "}), unfit),
         (
             plan,
             json!({"decision": "edit", "input": {"goal": "g"}}),

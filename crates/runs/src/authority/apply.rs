@@ -1,10 +1,11 @@
 //! Typed changes become rows and events. See the table in `domain::change`.
 
 use super::batch::Batch;
-use crate::db::tx::{Statement, params};
+use crate::db::tx::{Param, Statement, params};
 use domain::action::{Turn, Usage};
 use domain::change::{Change, NewMessage, RunError};
 use domain::event::{LogType, NewEvent};
+use domain::ids::MessageId;
 use domain::plan::{Plan, PlanDifference};
 use domain::status::RunStatus;
 use jiff::Timestamp;
@@ -73,21 +74,10 @@ impl Batch<'_> {
                 self.token_record(&key, (model, provider), usage, at);
             }
             Change::BudgetSet(budget) => {
-                let params = params![self.run.state.id.0, budget.to_value()];
-                self.writes.push(Statement::new(SET_BUDGET, params));
+                self.write(SET_BUDGET, params![self.run.state.id.0, budget.to_value()]);
             }
             Change::MessageAdded(message) => self.message(message),
-            Change::InputRequested { message_id, question } => {
-                let at = self.push(NewEvent::user_input_required(message_id, &question));
-                let message = NewMessage {
-                    id: message_id,
-                    role: "assistant",
-                    content: question,
-                    step_id: None,
-                    silent: true,
-                };
-                self.message_row(&message, at);
-            }
+            Change::InputRequested { message_id, question } => self.input_requested(message_id, question),
             Change::StepStarted(step) => self.step_started(step),
             Change::StepRestarted { step_id } => self.step_restarted(step_id),
             Change::StepWaiting { step_id } => self.step_waiting(step_id),
@@ -97,16 +87,11 @@ impl Batch<'_> {
                 status,
                 result,
                 duration_ms,
-            } => {
-                self.step_settled(step_id, status, &result, duration_ms);
-            }
+            } => self.step_settled(step_id, status, &result, duration_ms),
             Change::StepReset { step_id } => self.step_reset(step_id),
             Change::StepUnknown { step_id } => self.step_unknown(step_id),
             Change::CancelRunningSteps => self.cancel_open_steps(),
-            Change::PhaseAdvanced { from, to } => {
-                self.run.state.current_phase = to;
-                self.push(NewEvent::phase_advance(from, to, self.run.state.total_phases));
-            }
+            Change::PhaseAdvanced { from, to } => self.phase_advanced(from, to),
             Change::InterruptOpened(interrupt) => self.interrupt_opened(*interrupt),
             Change::InterruptClosed {
                 id,
@@ -115,11 +100,29 @@ impl Batch<'_> {
                 response,
             } => self.interrupt_closed(id, status, decision, response),
             Change::Waiting(what) => self.run.waiting_for = what,
-            Change::WorkspaceCopied => {
-                let params = params![self.run.state.id.0];
-                self.writes.push(Statement::new(WORKSPACE_COPIED, params));
-            }
+            Change::WorkspaceCopied => self.write(WORKSPACE_COPIED, params![self.run.state.id.0]),
         }
+    }
+
+    fn write(&mut self, sql: &'static str, params: Vec<Param>) {
+        self.writes.push(Statement::new(sql, params));
+    }
+
+    fn input_requested(&mut self, message_id: MessageId, question: String) {
+        let at = self.push(NewEvent::user_input_required(message_id, &question));
+        let message = NewMessage {
+            id: message_id,
+            role: "assistant",
+            content: question,
+            step_id: None,
+            silent: true,
+        };
+        self.message_row(&message, at);
+    }
+
+    fn phase_advanced(&mut self, from: u32, to: u32) {
+        self.run.state.current_phase = to;
+        self.push(NewEvent::phase_advance(from, to, self.run.state.total_phases));
     }
 
     fn log(&mut self, event: NewEvent) {

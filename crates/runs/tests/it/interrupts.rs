@@ -1,11 +1,11 @@
 //! What a run asks a person, as it is stored: opened with the wait, decided once, closed with the run.
 
-use crate::support::{Store, outline, settled, step, step_id, store, to, turn, user};
+use crate::support::{Store, job_id, outline, settled, step, step_id, store, to, turn, user};
 use domain::change::Change;
-use domain::clock::Clock as _;
+use domain::clock::{Clock as _, Ids as _, SystemIds};
 use domain::command::Command;
 use domain::decide::Rejection;
-use domain::ids::{InterruptId, JobId, MessageId, RunId};
+use domain::ids::{InterruptId, MessageId, RunId};
 use domain::interrupt::{
     InterruptKind, InterruptStatus, InterruptVerdict, NewInterrupt, approval_schema, call_hash,
 };
@@ -175,8 +175,8 @@ async fn asking_twice_is_one_interrupt_and_a_stopped_run_asks_nothing() {
 async fn a_resume_answers_a_question_and_cannot_approve() {
     let store = store().await;
     let resume = |text: Option<&str>| Command::Resume {
-        user_input: text.map(|text| (MessageId(Uuid::now_v7()), text.to_owned())),
-        job_id: JobId(Uuid::now_v7()),
+        user_input: text.map(|text| (MessageId(SystemIds.uuid()), text.to_owned())),
+        job_id: job_id(),
     };
     let job = store.interrupted(&[InterruptKind::Tool], None).await;
     let refused = store.command(job.run_id, resume(Some("yes, do it"))).await;

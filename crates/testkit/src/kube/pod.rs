@@ -131,17 +131,13 @@ impl PodRun {
                     Interrupt::Deleted(grace) => {
                         break self.stop(&mut container, grace, Ending::Deleted).await;
                     }
-                    Interrupt::Deadline => {
+                    Interrupt::Deadline | Interrupt::Blow(Blow::Deadline) => {
                         let grace = self.life.grace();
                         break self.stop(&mut container, grace, Ending::Deadline).await;
                     }
                     Interrupt::Blow(Blow::Oom) => container.out_of_memory(),
                     Interrupt::Blow(Blow::Kill) => container.kill(),
                     Interrupt::Blow(Blow::Freeze) => container.freeze(),
-                    Interrupt::Blow(Blow::Deadline) => {
-                        let grace = self.life.grace();
-                        break self.stop(&mut container, grace, Ending::Deadline).await;
-                    }
                     Interrupt::Blow(Blow::Evict) => self.life.evict(),
                     Interrupt::Blow(Blow::EvictByNode(message)) => {
                         let grace = self.life.grace();

@@ -91,10 +91,10 @@ impl BrowserOfRun {
     ) -> Result<ToolResult, ToolError> {
         let input = match input::parse(call.tool_input) {
             Ok(input) => input,
-            Err(fault) => return told(fault, 0.0),
+            Err(fault) => return Ok(told(fault, 0.0)),
         };
         if !self.browser.is_configured() {
-            return told("browser is not configured: set BROWSER_CDP_URL", 0.0);
+            return Ok(told("browser is not configured: set BROWSER_CDP_URL", 0.0));
         }
         tokio::select! {
             biased;
@@ -118,7 +118,9 @@ impl BrowserOfRun {
             Some(session) => place.insert(session),
             None => match self.browser.start(until).await {
                 Ok(session) => place.insert(session),
-                Err(LaunchFault(fault)) => return told(format!("browser is not available: {fault}"), 0.0),
+                Err(LaunchFault(fault)) => {
+                    return Ok(told(format!("browser is not available: {fault}"), 0.0));
+                }
             },
         };
         match session.run(input, until).await {
@@ -143,7 +145,7 @@ impl BrowserOfRun {
                 } else {
                     CREDITS
                 };
-                told(text, credits)
+                Ok(told(text, credits))
             }
         }
     }
@@ -154,8 +156,8 @@ fn fault_is_early(text: &str) -> bool {
     text == "Address not allowed"
 }
 
-fn told(error: impl Into<String>, credits: f64) -> Result<ToolResult, ToolError> {
-    Ok(ToolResult::failed(error, credits))
+fn told(error: impl Into<String>, credits: f64) -> ToolResult {
+    ToolResult::failed(error, credits)
 }
 
 /// A picture becomes a file of the workspace; without one the answer holds it all the same.

@@ -199,11 +199,10 @@ impl Page {
             match timeout_at(soon, events.recv()).await {
                 Err(_) => return Ok(()),
                 Ok(Err(RecvError::Closed)) => return Err(Fault::Gone),
-                Ok(Err(RecvError::Lagged(_))) => {}
                 Ok(Ok(event)) if self.leaves(&event) => {
                     return self.loaded(&mut events, None, until).await.map(drop);
                 }
-                Ok(Ok(_)) => {}
+                Ok(Ok(_) | Err(RecvError::Lagged(_))) => {}
             }
         }
     }

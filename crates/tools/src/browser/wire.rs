@@ -55,16 +55,11 @@ async fn next_message(reader: &mut (impl AsyncBufRead + Unpin)) -> Option<io::Re
     loop {
         let (used, ended) = match reader.fill_buf().await {
             Ok([]) => return None,
-            Ok(bytes) => match bytes.iter().position(|byte| *byte == 0) {
-                Some(end) => {
-                    message.extend_from_slice(&bytes[..end]);
-                    (end + 1, true)
-                }
-                None => {
-                    message.extend_from_slice(bytes);
-                    (bytes.len(), false)
-                }
-            },
+            Ok(bytes) => {
+                let end = bytes.iter().position(|byte| *byte == 0);
+                message.extend_from_slice(&bytes[..end.unwrap_or(bytes.len())]);
+                (end.map_or(bytes.len(), |end| end + 1), end.is_some())
+            }
             Err(error) => return Some(Err(error)),
         };
         reader.consume(used);

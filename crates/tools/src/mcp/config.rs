@@ -110,7 +110,7 @@ fn server(entry: Entry, variable: &dyn Fn(&str) -> Option<String>) -> Result<Ser
     };
     let pin = entry.pin.map(|pin| pin.to_ascii_lowercase());
     if let Some(pin) = &pin
-        && !pin.strip_prefix("sha256:").is_some_and(|hex| hex.len() == 64)
+        && pin.strip_prefix("sha256:").is_none_or(|hex| hex.len() != 64)
     {
         return Err("pin must be sha256: and 64 digits in hex".to_owned());
     }

@@ -122,13 +122,13 @@ async fn start(way: &Way, launcher: &dyn Launcher) -> Result<Connection, String>
         network: if *network { Network::Host } else { Network::None },
         readable: readable.clone(),
     };
-    let launched = launcher.launch(launch).await.map_err(|fault| fault.to_string())?;
-    let words = LastWords::of(launched.stderr);
+    let running = launcher.launch(launch).await.map_err(|fault| fault.to_string())?;
+    let words = LastWords::of(running.stderr);
     let transport =
-        AsyncRwTransport::new_client(launched.stdout, launched.stdin).with_max_line_length(LARGEST_MESSAGE);
+        AsyncRwTransport::new_client(running.stdout, running.stdin).with_max_line_length(LARGEST_MESSAGE);
     let served = client().serve_with_lifecycle(transport, both_eras()).await;
     match served {
-        Ok(service) => Ok(Connection::over(service, Some(words), Some(launched.alive))),
+        Ok(service) => Ok(Connection::over(service, Some(words), Some(running.alive))),
         Err(error) => Err(with_words(&causes(&error), &words).await),
     }
 }

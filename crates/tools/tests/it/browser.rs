@@ -66,7 +66,7 @@ impl Site {
             .route("/dialog", get(|| async { Html("<title>D</title><script>alert('stop'); window.onbeforeunload = e => { e.preventDefault(); }</script><p>after</p>") }))
             .route("/gone", get(|| async { (axum::http::StatusCode::NOT_FOUND, Html("<title>Gone</title>no")) }))
             .route("/slow", get(|| async {
-                tokio::time::sleep(Duration::from_secs(60)).await;
+                tokio::time::sleep(Duration::from_mins(1)).await;
                 "slow"
             }))
             .route("/to", get(|query: axum::extract::RawQuery| async move {
@@ -372,10 +372,10 @@ async fn what_a_page_tries_inside_fails(outside: Site, inside: Site, run: Run) {
             .to_owned(),
     ];
     for script in tries {
-        let tried = run
+        let outcome = run
             .call(json!({"action": "execute_js", "javascript": script, "timeout": 5000}))
             .await;
-        assert_ne!(tried.output["result"], "open", "{script}");
+        assert_ne!(outcome.output["result"], "open", "{script}");
     }
     // Redirects, names, and the page's own way.
     for url in [

@@ -199,7 +199,7 @@ async fn a_crash_is_told_with_the_last_words_and_counts_as_unknown() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_answer_is_given_up() {
     let mcp = load(&json!({"newest": newest()}), |options| {
-        options.mcp_call_timeout_seconds = 1
+        options.mcp_call_timeout_seconds = 1;
     });
     let run = Run::of(&mcp, Some(&["newest".to_owned()])).await;
     let late = run.call("mcp__newest__slow", json!({})).await;

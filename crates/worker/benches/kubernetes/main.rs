@@ -203,7 +203,7 @@ async fn memory() -> [Figure; 2] {
                 .await,
         );
     }
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + Duration::from_mins(1);
     while system.bed.api.all_starts().len() < FOLLOWED && Instant::now() < until {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -213,9 +213,7 @@ async fn memory() -> [Figure; 2] {
         most = most.max(resident(worker.pid()));
     }
     for run in &runs {
-        system
-            .wait_status(run, "completed", Duration::from_secs(120))
-            .await;
+        system.wait_status(run, "completed", Duration::from_mins(2)).await;
     }
     [
         Figure {

@@ -289,7 +289,7 @@ async fn run(sandbox: &LocalSandbox, command: &str) {
             command: command.to_owned(),
         },
         working_dir: "/workspace".to_owned(),
-        timeout: Duration::from_secs(60),
+        timeout: Duration::from_mins(1),
     };
     let output = sandbox
         .run(&request, &Unheard, &CancellationToken::new())

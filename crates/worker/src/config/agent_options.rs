@@ -65,7 +65,6 @@ pub struct AgentOptions {
 /// What all runs of a day (UTC) may use together; nothing set is no cap.
 #[derive(Debug, Clone, Copy, Args)]
 #[command(next_help_heading = "Budgets")]
-#[expect(clippy::struct_field_names, reason = "the settings' names")]
 pub struct BudgetOptions {
     /// Tokens of one user in a day (UTC) [default: no cap]
     #[arg(long, env = "BUDGET_USER_DAILY_TOKENS", value_parser = clap::value_parser!(i64).range(0..))]

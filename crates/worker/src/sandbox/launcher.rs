@@ -65,19 +65,19 @@ async fn start(machine: &Machine, what: Launch) -> io::Result<Launched> {
         relay,
     };
     let (tree, pipes, group) = spawn(machine, &step, &limits, &program).await?;
-    let stop = CancellationToken::new();
+    let ended = CancellationToken::new();
     let watch = Watch {
         memory_bytes: limits.memory_bytes,
         workspace: step.workspace(),
         workspace_bytes: WORKSPACE_BYTES,
     };
-    tokio::spawn(hold((tree, group, step), watch, stop.clone(), proxy));
+    tokio::spawn(hold((tree, group, step), watch, ended.clone(), proxy));
     let (stdin, stdout, stderr) = pipes;
     Ok(Launched {
         stdin: Box::new(stdin),
         stdout: Box::new(stdout),
         stderr: Box::new(stderr),
-        alive: Box::new(stop.drop_guard()),
+        alive: Box::new(ended.drop_guard()),
     })
 }
 
@@ -102,12 +102,12 @@ async fn spawn(
 async fn hold(
     (mut tree, group, step): (Tree, Group, StepDir),
     watch: Watch,
-    stop: CancellationToken,
+    leave: CancellationToken,
     proxy: Option<AbortOnDropHandle<()>>,
 ) {
     let init = tree.init().cloned();
     tokio::select! {
-        () = stop.cancelled() => {}
+        () = leave.cancelled() => {}
         ended = tree.wait() => tracing::debug!(?ended, "a program of a tool ended"),
         reason = watch.exceeded(init.as_ref()) => tracing::warn!(reason, "a program of a tool is ended"),
     }

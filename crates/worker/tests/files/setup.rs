@@ -91,7 +91,7 @@ impl Setup {
         };
         let job = made.enqueue.unwrap();
         let worker = WorkerId::from("w");
-        let lease = Duration::from_secs(60);
+        let lease = Duration::from_mins(1);
         let claimed = self
             .orchestration
             .claim(job.run_id, &worker, &job, lease)

@@ -155,7 +155,7 @@ async fn dice_on_every_request_change_no_result() {
             says(
                 worker.run(&shell(&format!("echo {number}"))).await,
                 &format!("{number}\n"),
-            )
+            );
         }
     });
     futures::future::join_all(calls).await;

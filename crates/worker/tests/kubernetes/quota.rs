@@ -44,7 +44,7 @@ async fn two_hundred_calls_against_fifty_places_all_succeed_and_no_user_starves(
         bed.api.peak_jobs()
     );
     // In fair turns the 60 calls of the few end long before the 140 of the one.
-    let done = done.lock().unwrap();
+    let done = done.lock().unwrap().clone();
     let last = done
         .iter()
         .rposition(|user| user.starts_with("auth0|few"))

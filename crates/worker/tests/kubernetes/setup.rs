@@ -169,7 +169,7 @@ pub(crate) fn shell_of(user: &str, command: &str) -> SandboxRequest {
             command: command.to_owned(),
         },
         working_dir: "/workspace".to_owned(),
-        timeout: Duration::from_secs(60),
+        timeout: Duration::from_mins(1),
     }
 }
 

@@ -135,12 +135,12 @@ async fn what_is_removed_is_gone_and_counted_and_others_stay() {
         assert_eq!(workspace.remove_all().await.unwrap(), five);
         assert_eq!(workspace.remove_all().await.unwrap(), Amount::default(), "again");
         assert_eq!(names(&other, "").await, ["kept"]);
-        let stored = workspaces.stored_runs().await.unwrap();
-        assert_eq!(stored.len(), 1, "{stored:?}");
-        assert_eq!(stored[0].prefix, other.prefix());
-        let (amount, newest) = workspaces.weigh(&stored[0]).await.unwrap();
+        let left = workspaces.stored_runs().await.unwrap();
+        assert_eq!(left.len(), 1, "{left:?}");
+        assert_eq!(left[0].prefix, other.prefix());
+        let (amount, newest) = workspaces.weigh(&left[0]).await.unwrap();
         assert_eq!((amount.files, newest.is_some()), (1, true));
-        workspaces.remove(&stored[0]).await.unwrap();
+        workspaces.remove(&left[0]).await.unwrap();
         assert!(names(&other, "").await.is_empty());
     }
     let workspace = of(&stores.all[0].1, 7);

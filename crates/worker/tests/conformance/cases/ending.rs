@@ -55,7 +55,7 @@ pub(crate) async fn cancelling_leaves_no_process_and_stores_nothing(backend: &Ba
     let request = case.shell(&format!("echo x > half; rm there; {}", stubborn(98_764)));
     let (heard, cancel) = (Heard::default(), CancellationToken::new());
     let stop = async {
-        eventually(Duration::from_secs(60), || async {
+        eventually(Duration::from_mins(1), || async {
             heard.text(OutputStream::Stdout).contains("up")
         })
         .await;

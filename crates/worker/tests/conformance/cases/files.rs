@@ -50,7 +50,7 @@ pub(crate) async fn ten_thousand_small_files_come_out_and_go_in(backend: &Backen
     let make = "import os\nfor d in range(100):\n    os.mkdir(f'd{d}')\n    for f in range(100):\n        \
          open(f'd{d}/f{f}', 'w').write(f'{d} {f}')";
     let mut request = case.code("python", make);
-    request.timeout = Duration::from_secs(240);
+    request.timeout = Duration::from_mins(4);
     let output = case.run(&request).await.unwrap();
     assert_eq!(
         (output.exit_code, output.artifacts.len()),

@@ -92,6 +92,7 @@ pub(crate) struct Backend {
 
 /// What is not the same for all.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(crate) struct Traits {
     /// The tools' processes are processes of this machine: survivors can be looked for.
     pub shares_machine: bool,
@@ -174,7 +175,7 @@ impl Case<'_> {
             user_id: self.user_id.clone(),
             program,
             working_dir: "/workspace".to_owned(),
-            timeout: Duration::from_secs(60),
+            timeout: Duration::from_mins(1),
         }
     }
 

@@ -40,7 +40,7 @@ pub(crate) async fn a_hundred_megabytes_on_each_stream_are_read_to_the_end_and_c
     let mut request = case.shell(&format!(
         "(head -c {bytes} /dev/zero | tr '\\0' e >&2) & head -c {bytes} /dev/zero | tr '\\0' o && wait && echo end > done"
     ));
-    request.timeout = Duration::from_secs(240);
+    request.timeout = Duration::from_mins(4);
     let heard = Heard::default();
     let output = backend
         .sandbox
@@ -109,7 +109,7 @@ pub(crate) async fn pieces_are_told_while_the_program_runs(backend: &Backend) {
     let request = case.shell("echo first; sleep 300; echo last");
     let (heard, cancel) = (Heard::default(), CancellationToken::new());
     let stop = async {
-        eventually(Duration::from_secs(60), || async {
+        eventually(Duration::from_mins(1), || async {
             heard.text(OutputStream::Stdout).contains("first")
         })
         .await;
