@@ -5,7 +5,7 @@
 //! | [`name`], [`spec`], [`job`] | pure: what a call asks for, its hash, its Job |
 //! | [`seen`], [`world`], [`watching`] | what the two watches of a worker tell |
 //! | [`class`], [`classify`] | pure: where a call stands, and why it failed |
-//! | [`calls`], [`answers`], [`connect`] | the closed list of what is asked of the API server, and what it answers |
+//! | [`calls`], [`answers`], [`mod@connect`] | the closed list of what is asked of the API server, and what it answers |
 //! | `admission` | a fair queue in front of the quota |
 //! | `executor`, `making`, `follow`, `logs`, `cancel` | one call: its Job, to its end, its log, its stop |
 //! | [`reaper`], [`preflight`] | Jobs nobody needs; what `check kubernetes` tries |
