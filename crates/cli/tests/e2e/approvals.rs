@@ -81,7 +81,9 @@ async fn an_approval_outlives_a_killed_worker_a_restarted_api_and_an_emptied_red
         system.text(errors, &run).await,
         "Rejected by the user: one is enough"
     );
-    assert_eq!(system.steps(&run, "completed").await, 1);
+    let written = "SELECT string_agg(tool_input ->> 'filepath', ',') FROM agent_steps
+        WHERE run_id::text = $1 AND tool_name = 'file_write' AND status = 'completed'";
+    assert_eq!(system.text(written, &run).await, "a.txt");
     system.assert_whole(&run).await;
     system.assert_queue_empties().await;
 }
