@@ -103,6 +103,17 @@ impl BrowserOfRun {
         }
     }
 
+    /// A browser now and then ends while it starts, on a busy machine: once more then. Nothing has been asked of it yet.
+    async fn started(&self, until: Instant) -> Result<Session, LaunchFault> {
+        match self.browser.start(until).await {
+            Err(LaunchFault(fault)) if Instant::now() < until => {
+                tracing::warn!(fault, "the browser did not start, once more");
+                self.browser.start(until).await
+            }
+            other => other,
+        }
+    }
+
     async fn act<W: Workspace>(
         &self,
         call: &Call<'_>,
@@ -116,7 +127,7 @@ impl BrowserOfRun {
         }
         let session = match place.take() {
             Some(session) => place.insert(session),
-            None => match self.browser.start(until).await {
+            None => match self.started(until).await {
                 Ok(session) => place.insert(session),
                 Err(LaunchFault(fault)) => {
                     return Ok(told(format!("browser is not available: {fault}"), 0.0));
