@@ -185,19 +185,19 @@ pub struct StatusRequest {
 #[derive(Debug, ToSchema)]
 pub struct BudgetRequest {
     /// Input and output of all model calls.
-    #[schema(minimum = 0, maximum = 1_000_000_000_000_i64)]
+    #[schema(minimum = 0, maximum = 9_000_000_000_000_000_i64)]
     pub tokens: Option<i64>,
     /// Dollars of all model calls.
-    #[schema(minimum = 0, maximum = 1_000_000)]
+    #[schema(minimum = 0, maximum = 9_000_000_000_i64)]
     pub cost_usd: Option<f64>,
     /// Tool calls.
-    #[schema(minimum = 0, maximum = 1_000_000_000)]
+    #[schema(minimum = 0, maximum = 9_000_000_000_000_000_i64)]
     pub steps: Option<i64>,
     /// Working time; waiting and paused time is not counted.
-    #[schema(minimum = 0, maximum = 1_000_000_000)]
+    #[schema(minimum = 0, maximum = 9_000_000_000_000_i64)]
     pub wall_seconds: Option<f64>,
     /// Time of tools that run in a sandbox.
-    #[schema(minimum = 0, maximum = 1_000_000_000)]
+    #[schema(minimum = 0, maximum = 9_000_000_000_000_i64)]
     pub sandbox_seconds: Option<f64>,
 }
 

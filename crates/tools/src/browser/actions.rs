@@ -59,8 +59,11 @@ async fn element(page: &Page, selector: &str, body: &str, until: Instant) -> Res
     let quoted = json!(selector);
     let script =
         format!("(() => {{ const e = document.querySelector({quoted}); if (!e) return null; {body} }})()");
+    let mut looked = false;
     loop {
         let found = match page.evaluate(&script, left(until)).await {
+            // It was not there when the page last answered.
+            Err(Fault::Slow) if looked => return Err(Fault::NoElement(selector.to_owned())),
             Err(Fault::Script(said)) if said.contains("not a valid selector") => {
                 return Err(Fault::Other(format!("Invalid input: selector: {said}")));
             }
@@ -71,6 +74,7 @@ async fn element(page: &Page, selector: &str, body: &str, until: Instant) -> Res
         if !found.is_null() {
             return Ok(found);
         }
+        looked = true;
         if left(until) < LOOK_AGAIN {
             return Err(Fault::NoElement(selector.to_owned()));
         }

@@ -220,7 +220,7 @@ async fn elements_are_waited_for_and_missing_ones_told() {
         .await;
     let output = run.done(json!({"action": "extract", "selector": "#later"})).await;
     assert_eq!(output["content"], "now");
-    let missing = json!({"action": "click", "selector": "#nowhere", "timeout": 300});
+    let missing = json!({"action": "click", "selector": "#nowhere", "timeout": 1000});
     assert_eq!(run.fails(missing).await, "No element matches #nowhere");
     let wrong = json!({"action": "click", "selector": "###"});
     assert!(run.fails(wrong).await.starts_with("Invalid input: selector"));
