@@ -1,5 +1,6 @@
 //! What may be asked of a run. Users' commands come from the API, workers' carry the epoch of their claim.
 
+use crate::budget::Budget;
 use crate::change::Change;
 use crate::ids::{InterruptId, JobId, MessageId, StepId, WorkerId};
 use crate::interrupt::InterruptVerdict;
@@ -36,6 +37,13 @@ pub enum Command {
     },
     /// Nobody decided in time.
     ExpireInterrupts { now: Timestamp, job_id: JobId },
+    /// Set what the run may spend. `goes_on`: it is paused for want of room, and this budget has it; then it goes on under
+    /// the job id.
+    SetBudget {
+        budget: Budget,
+        goes_on: bool,
+        job_id: JobId,
+    },
     /// A worker takes the run; raises the epoch.
     Claim { worker: WorkerId, job_id: JobId },
     /// What a worker's work led to.

@@ -1,11 +1,15 @@
 //! The state machine: a run's present state and a command lead to changes and what becomes of its job,
 //! or to a rejection. Pure; called by the authority under the run row's lock.
 
+mod budget;
 mod effects;
 mod interrupts;
+mod leases;
+#[cfg(test)]
+mod testing;
 
 use crate::change::{Change, NewMessage, RunError};
-use crate::command::{Command, Expiry, Release};
+use crate::command::{Command, Expiry};
 use crate::event::NewEvent;
 use crate::ids::{InterruptId, JobId, MessageId, StepId, WorkerId};
 use crate::run::{Origin, RunState};
@@ -124,9 +128,14 @@ pub fn decide(run: &RunState, command: Command) -> Result<Decision, Rejection> {
             job_id,
         } => interrupts::decide_one(run, (interrupt_id, verdict), now, job_id),
         Command::ExpireInterrupts { now, job_id } => interrupts::expire(run, now, job_id),
-        Command::Claim { worker, job_id } => claim(run, worker, job_id),
+        Command::SetBudget {
+            budget,
+            goes_on,
+            job_id,
+        } => budget::set(run, budget, goes_on, job_id),
+        Command::Claim { worker, job_id } => leases::claim(run, worker, job_id),
         Command::Progress(changes) => progress(run, changes),
-        Command::Release(release) => Ok(release_lease(run, release)),
+        Command::Release(release) => Ok(leases::release(run, release)),
         Command::Expire(expiry) => expire(run, expiry),
     }
 }
@@ -222,41 +231,6 @@ fn resume(
     Ok(Decision::of(changes).job(JobIntent::Enqueue(job_id)))
 }
 
-fn claim(run: &RunState, worker: WorkerId, job_id: JobId) -> Result<Decision, Rejection> {
-    if run.origin == Origin::Runtime {
-        return Err(Rejection::Foreign);
-    }
-    if let Some(lease) = &run.lease
-        && lease.alive
-        && lease.owner != worker
-    {
-        return Err(Rejection::Held(lease.owner.clone()));
-    }
-    let taken = |changes| Ok(Decision::of(changes).lease(LeaseIntent::Take(worker)));
-    match run.status {
-        // A job pushed by hand counts as `start`.
-        RunStatus::Created => {
-            let decision = taken(vec![status(RunStatus::Queued), status(RunStatus::Planning)])?;
-            Ok(decision.job(JobIntent::Enqueue(job_id)))
-        }
-        RunStatus::Queued => taken(vec![status(RunStatus::Planning)]),
-        RunStatus::Planning | RunStatus::Executing => taken(take_over_note(run)),
-        RunStatus::Paused => Err(Rejection::Paused),
-        RunStatus::WaitingUser => Err(Rejection::WaitsForUser),
-        ended => Err(Rejection::Ended(ended)),
-    }
-}
-
-/// A lease that is still on the row at a claim belongs to a lost worker.
-fn take_over_note(run: &RunState) -> Vec<Change> {
-    let Some(lease) = &run.lease else { return vec![] };
-    let metadata = json!({"event": "executor_lost", "worker": lease.owner, "attempt": run.retry_count + 1});
-    vec![Change::Log(NewEvent::warning(
-        "Worker lost, continuing on another worker",
-        metadata,
-    ))]
-}
-
 fn progress(run: &RunState, changes: Vec<Change>) -> Result<Decision, Rejection> {
     let mut present = run.status;
     for change in &changes {
@@ -282,34 +256,6 @@ fn progress(run: &RunState, changes: Vec<Change>) -> Result<Decision, Rejection>
         return Ok(decision.job(JobIntent::Remove).lease(LeaseIntent::Drop));
     }
     Ok(decision)
-}
-
-fn release_lease(run: &RunState, release: Release) -> Decision {
-    match release {
-        Release::HandBack => Decision::of(vec![]).lease(LeaseIntent::Drop),
-        Release::Done => {
-            let job = if run.status.needs_job() {
-                JobIntent::Keep
-            } else {
-                JobIntent::Remove
-            };
-            Decision::of(vec![]).job(job).lease(LeaseIntent::Drop)
-        }
-        Release::Retry {
-            after_ms,
-            error,
-            cause,
-        } => {
-            let metadata =
-                json!({"event": "retry", "after_ms": after_ms, "retry_count": run.retry_count + 1});
-            let note = NewEvent::warning(format!("Attempt failed, will retry: {error}"), metadata);
-            Decision::of(vec![Change::Log(note)]).lease(LeaseIntent::DropForRetry {
-                after_ms,
-                error,
-                cause,
-            })
-        }
-    }
 }
 
 fn every_attempt_failed(run: &RunState) -> String {
@@ -358,38 +304,11 @@ fn expire(run: &RunState, expiry: Expiry) -> Result<Decision, Rejection> {
 
 #[cfg(test)]
 mod tests {
+    use super::testing::{job, run};
     use super::*;
-    use crate::command::{EffectDecision, Verdict};
-    use crate::ids::RunId;
+    use crate::command::{EffectDecision, Release, Verdict};
     use crate::run::Lease;
     use uuid::Uuid;
-
-    fn run(status: RunStatus) -> RunState {
-        RunState {
-            id: RunId(Uuid::nil()),
-            origin: Origin::AgentApi,
-            user_id: Some("u".into()),
-            status,
-            current_phase: 0,
-            total_phases: 0,
-            last_seq: 2,
-            epoch: 0,
-            lease: None,
-            job_id: None,
-            priority: 0,
-            retry_count: 0,
-            max_retries: 3,
-            crash_count: 0,
-            cancel_requested: false,
-            unknown_step: None,
-            interrupts: vec![],
-            last_error: None,
-        }
-    }
-
-    fn job() -> JobId {
-        JobId(Uuid::from_u128(7))
-    }
 
     fn end_status(from: RunStatus, decision: &Decision) -> RunStatus {
         let mut present = from;

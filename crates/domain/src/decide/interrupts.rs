@@ -187,8 +187,8 @@ mod tests {
     use super::*;
     use crate::command::Command;
     use crate::decide::decide;
-    use crate::ids::{MessageId, RunId};
-    use crate::run::Origin;
+    use crate::decide::testing::run;
+    use crate::ids::MessageId;
     use proptest::prelude::*;
     use uuid::Uuid;
 
@@ -203,24 +203,8 @@ mod tests {
 
     fn waiting(interrupts: Vec<OpenInterrupt>) -> RunState {
         RunState {
-            id: RunId(Uuid::nil()),
-            origin: Origin::AgentApi,
-            user_id: Some("u".into()),
-            status: RunStatus::WaitingUser,
-            current_phase: 1,
-            total_phases: 1,
-            last_seq: 2,
-            epoch: 0,
-            lease: None,
-            job_id: None,
-            priority: 0,
-            retry_count: 0,
-            max_retries: 3,
-            crash_count: 0,
-            cancel_requested: false,
-            unknown_step: None,
             interrupts,
-            last_error: None,
+            ..run(RunStatus::WaitingUser)
         }
     }
 

@@ -1,14 +1,11 @@
 //! From a decision to the batch, and from the batch to what is left to do after the commit.
 
 use super::{CommandError, Committed};
-use crate::authority::batch::{Batch, Context};
-use crate::authority::row::RunRow;
+use crate::authority::batch::Batch;
 use crate::authority::write;
-use domain::command::Expiry;
-use domain::decide::{Decision, JobIntent, LeaseIntent, Rejection};
+use domain::decide::{Decision, JobIntent, LeaseIntent};
 use domain::ids::JobId;
 use domain::run::RunState;
-use domain::status::RunStatus;
 use std::time::Duration;
 
 /// Applies a decision to the batch; gives what becomes of the queue entry.
@@ -70,27 +67,4 @@ pub(super) fn duplicate(run: &RunState, job_id: JobId) -> Option<CommandError> {
     }
     tracing::info!(run.id = %run.id, job.id = %job_id, job.recorded = %recorded, "duplicate queue entry");
     Some(CommandError::DuplicateJob)
-}
-
-/// A sweep decides on what it read a moment ago; the deadline may have moved since.
-pub(super) fn not_yet(run: &RunRow, expiry: Expiry, context: &Context<'_>) -> Option<Rejection> {
-    let to = RunStatus::Timeout;
-    let early = Rejection::Illegal {
-        from: run.state.status,
-        to,
-    };
-    let working = matches!(run.state.status, RunStatus::Planning | RunStatus::Executing);
-    match expiry {
-        Expiry::RunDeadline if !run.state.status.is_final() => {
-            let passed = run
-                .times
-                .deadline_at
-                .is_some_and(|deadline| deadline <= context.now);
-            (!working || !passed).then_some(early)
-        }
-        Expiry::WaitingForUser if !run.state.status.is_final() => {
-            (run.state.status != RunStatus::WaitingUser).then_some(early)
-        }
-        _ => None,
-    }
 }

@@ -5,6 +5,7 @@
 
 mod budget;
 mod create;
+mod expiry;
 mod follow_up;
 mod types;
 
@@ -23,14 +24,14 @@ use domain::breakage::{self, Breakage};
 use domain::budget::Budget;
 use domain::change::Change;
 use domain::clock::{Clock, Ids};
-use domain::command::{Command, Expiry, Release};
+use domain::command::{Command, Release};
 use domain::decide::decide;
 use domain::event::NewEvent;
-use domain::ids::{JobId, RunId, UserId, WorkerId};
+use domain::ids::{RunId, UserId, WorkerId};
 use domain::job::Job;
 use domain::redact::Redactor;
 use domain::run::Origin;
-use follow_up::{duplicate, enact, follow_up, not_yet};
+use follow_up::{duplicate, enact, follow_up};
 use jiff::SignedDuration;
 use std::sync::Arc;
 use std::time::Duration;
@@ -235,39 +236,6 @@ impl Orchestration {
         };
         self.decide_and_commit(locked, Command::Release(release), Duration::ZERO)
             .await
-    }
-
-    /// A limit of the platform ran out.
-    pub async fn expire(&self, run_id: RunId, expiry: Expiry) -> Result<Committed, CommandError> {
-        self.expire_because(run_id, expiry, None).await
-    }
-
-    /// As [`Orchestration::expire`]; the last failure, which the run itself has not stored yet, is told with it.
-    pub async fn expire_because(
-        &self,
-        run_id: RunId,
-        expiry: Expiry,
-        error: Option<&str>,
-    ) -> Result<Committed, CommandError> {
-        let mut locked = self.lock(run_id).await?;
-        if let Some(error) = error {
-            locked.run.state.last_error = Some(error.to_owned());
-        }
-        if let Some(early) = not_yet(&locked.run, expiry, &self.context()) {
-            return refuse(locked.tx, early.into()).await;
-        }
-        self.decide_and_commit(locked, Command::Expire(expiry), Duration::ZERO)
-            .await
-    }
-
-    /// Interrupts that nobody decided in time count as rejected; after the last one the run goes on.
-    pub async fn expire_interrupts(&self, run_id: RunId) -> Result<Committed, CommandError> {
-        let command = Command::ExpireInterrupts {
-            now: self.clock.now(),
-            job_id: JobId(self.ids.uuid()),
-        };
-        let locked = self.lock(run_id).await?;
-        self.decide_and_commit(locked, command, Duration::ZERO).await
     }
 
     async fn lock(&self, run_id: RunId) -> Result<Locked, CommandError> {
