@@ -147,7 +147,7 @@ pub trait CallWatch: Send + Sync {
 
 /// Nobody looks.
 #[derive(Debug, Clone, Copy)]
-pub struct Unwatched;
+struct Unwatched;
 
 impl CallWatch for Unwatched {
     fn text(&self, _: &str) {}
@@ -157,21 +157,22 @@ impl CallWatch for Unwatched {
 
 /// A language model. Implementations: scripted, recorded, OpenAI-compatible, Anthropic.
 pub trait Model: Send + Sync + 'static {
-    /// Asks once (a try includes no retries). Dropping the future or firing `cancel` ends the request.
+    /// Asks once (a try includes no retries), looked at while it is under way; a model that answers at once has nothing to
+    /// show. Dropping the future or firing `cancel` ends the request.
+    fn call_watched(
+        &self,
+        request: &ModelRequest,
+        watch: &dyn CallWatch,
+        cancel: &CancellationToken,
+    ) -> impl Future<Output = Result<ModelReply, ModelError>> + Send;
+
+    /// As [`Model::call_watched`], when nobody looks.
     fn call(
         &self,
         request: &ModelRequest,
         cancel: &CancellationToken,
-    ) -> impl Future<Output = Result<ModelReply, ModelError>> + Send;
-
-    /// As [`Model::call`], looked at while it is under way. A model that answers at once has nothing to show.
-    fn call_watched(
-        &self,
-        request: &ModelRequest,
-        _watch: &dyn CallWatch,
-        cancel: &CancellationToken,
     ) -> impl Future<Output = Result<ModelReply, ModelError>> + Send {
-        self.call(request, cancel)
+        self.call_watched(request, &Unwatched, cancel)
     }
 
     /// What a call costs today at most; nothing when nobody knows.

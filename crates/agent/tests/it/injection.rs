@@ -169,7 +169,12 @@ impl Obedient {
 }
 
 impl Model for Obedient {
-    async fn call(&self, request: &ModelRequest, _: &CancellationToken) -> Result<ModelReply, ModelError> {
+    async fn call_watched(
+        &self,
+        request: &ModelRequest,
+        _: &dyn CallWatch,
+        _: &CancellationToken,
+    ) -> Result<ModelReply, ModelError> {
         match request.purpose {
             Purpose::Plan { .. } => Ok(reply(&plan(1).to_string())),
             Purpose::Turn { number } => {

@@ -12,7 +12,7 @@ mod steering;
 use agent::driver::{Driver, OnUnknown, Outcome};
 use agent::memory::{MemoryLog, MemoryWorkspace, NoSandbox};
 use agent::ports::{
-    CommitError, Model, ModelError, ModelReply, ModelRequest, NoRemoteTools, Purpose, RemoteTools,
+    CallWatch, CommitError, Model, ModelError, ModelReply, ModelRequest, NoRemoteTools, Purpose, RemoteTools,
     StopReason, ToolSpec,
 };
 use agent::snapshot::{Snapshot, StoredStep, step_id};
@@ -60,7 +60,12 @@ fn reply(text: &str) -> ModelReply {
 }
 
 impl Model for ListModel {
-    async fn call(&self, request: &ModelRequest, _: &CancellationToken) -> Result<ModelReply, ModelError> {
+    async fn call_watched(
+        &self,
+        request: &ModelRequest,
+        _: &dyn CallWatch,
+        _: &CancellationToken,
+    ) -> Result<ModelReply, ModelError> {
         self.asked.lock().unwrap().push(request.purpose);
         match request.purpose {
             Purpose::Plan { .. } => Ok(reply(&self.plan)),

@@ -7,7 +7,7 @@ mod stream;
 
 use super::http::{self, Endpoint};
 use super::{SetupError, VendorOptions, usage};
-use agent::ports::{CallWatch, ChatMessage, Model, ModelError, ModelReply, ModelRequest, Unwatched};
+use agent::ports::{CallWatch, ChatMessage, Model, ModelError, ModelReply, ModelRequest};
 use domain::Clock;
 use reqwest::Url;
 use reqwest::header::{HeaderMap, HeaderValue};
@@ -87,14 +87,6 @@ impl Anthropic {
 }
 
 impl Model for Anthropic {
-    async fn call(
-        &self,
-        request: &ModelRequest,
-        cancel: &CancellationToken,
-    ) -> Result<ModelReply, ModelError> {
-        self.call_watched(request, &Unwatched, cancel).await
-    }
-
     async fn call_watched(
         &self,
         request: &ModelRequest,

@@ -31,7 +31,7 @@ pub use retry::{RetryWaits, WithRetries};
 pub use scripted::Scripted;
 pub use sse::{EventTooLarge, MAX_EVENT_BYTES, SseEvent, SseParser};
 
-use agent::ports::{CallWatch, Model, ModelError, ModelReply, ModelRequest, Unwatched};
+use agent::ports::{CallWatch, Model, ModelError, ModelReply, ModelRequest};
 use secrecy::SecretString;
 use serde_json::{Map, Value};
 use std::time::Duration;
@@ -111,14 +111,6 @@ impl Vendor {
 }
 
 impl Model for Vendor {
-    async fn call(
-        &self,
-        request: &ModelRequest,
-        cancel: &CancellationToken,
-    ) -> Result<ModelReply, ModelError> {
-        self.call_watched(request, &Unwatched, cancel).await
-    }
-
     async fn call_watched(
         &self,
         request: &ModelRequest,
@@ -162,14 +154,6 @@ impl AnyModel {
 }
 
 impl Model for AnyModel {
-    async fn call(
-        &self,
-        request: &ModelRequest,
-        cancel: &CancellationToken,
-    ) -> Result<ModelReply, ModelError> {
-        self.call_watched(request, &Unwatched, cancel).await
-    }
-
     async fn call_watched(
         &self,
         request: &ModelRequest,
@@ -177,8 +161,8 @@ impl Model for AnyModel {
         cancel: &CancellationToken,
     ) -> Result<ModelReply, ModelError> {
         match self {
-            Self::Scripted(model) => model.call(request, cancel).await,
-            Self::Recorded(model) => model.call(request, cancel).await,
+            Self::Scripted(model) => model.call_watched(request, watch, cancel).await,
+            Self::Recorded(model) => model.call_watched(request, watch, cancel).await,
             Self::Recording(model) => model.call_watched(request, watch, cancel).await,
             Self::Vendor(vendor) => vendor.call_watched(request, watch, cancel).await,
         }

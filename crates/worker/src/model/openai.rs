@@ -8,7 +8,7 @@ mod stream;
 use super::http::{self, Endpoint};
 use super::usage;
 use super::{SetupError, VendorOptions};
-use agent::ports::{CallWatch, ChatMessage, Model, ModelError, ModelReply, ModelRequest, ToolUse, Unwatched};
+use agent::ports::{CallWatch, ChatMessage, Model, ModelError, ModelReply, ModelRequest, ToolUse};
 use domain::Clock;
 use reqwest::Url;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
@@ -87,14 +87,6 @@ impl OpenAi {
 }
 
 impl Model for OpenAi {
-    async fn call(
-        &self,
-        request: &ModelRequest,
-        cancel: &CancellationToken,
-    ) -> Result<ModelReply, ModelError> {
-        self.call_watched(request, &Unwatched, cancel).await
-    }
-
     async fn call_watched(
         &self,
         request: &ModelRequest,

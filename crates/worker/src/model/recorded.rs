@@ -9,7 +9,7 @@ mod normal;
 
 use super::Vendor;
 use super::{SetupError, answers};
-use agent::ports::{CallWatch, Model, ModelError, ModelReply, ModelRequest, StopReason, ToolUse, Unwatched};
+use agent::ports::{CallWatch, Model, ModelError, ModelReply, ModelRequest, StopReason, ToolUse};
 use domain::Usage;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -109,9 +109,10 @@ impl Recorded {
 }
 
 impl Model for Recorded {
-    async fn call(
+    async fn call_watched(
         &self,
         request: &ModelRequest,
+        _: &dyn CallWatch,
         cancel: &CancellationToken,
     ) -> Result<ModelReply, ModelError> {
         tokio::select! {
@@ -164,14 +165,6 @@ async fn write_whole(dir: &Path, hash: &str, text: &[u8]) -> io::Result<()> {
 }
 
 impl Model for Recording {
-    async fn call(
-        &self,
-        request: &ModelRequest,
-        cancel: &CancellationToken,
-    ) -> Result<ModelReply, ModelError> {
-        self.call_watched(request, &Unwatched, cancel).await
-    }
-
     async fn call_watched(
         &self,
         request: &ModelRequest,

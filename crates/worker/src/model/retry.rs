@@ -6,7 +6,7 @@
 //! slot. Waits end at once on cancellation.
 
 use super::AnyModel;
-use agent::ports::{CallWatch, FailedCall, Model, ModelError, ModelReply, ModelRequest, Unwatched};
+use agent::ports::{CallWatch, FailedCall, Model, ModelError, ModelReply, ModelRequest};
 use domain::{Clock, Price, Prices, SystemClock, Usage};
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -160,14 +160,6 @@ impl WithRetries {
 
 impl Model for WithRetries {
     /// The error, when there is one, has `try_again_here: false`: the tries are used up.
-    async fn call(
-        &self,
-        request: &ModelRequest,
-        cancel: &CancellationToken,
-    ) -> Result<ModelReply, ModelError> {
-        self.call_watched(request, &Unwatched, cancel).await
-    }
-
     async fn call_watched(
         &self,
         request: &ModelRequest,

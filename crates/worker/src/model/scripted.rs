@@ -10,7 +10,7 @@ mod steps;
 mod words;
 
 use super::{SetupError, answers, usage};
-use agent::ports::{Model, ModelError, ModelReply, ModelRequest, Purpose, StopReason, ToolUse};
+use agent::ports::{CallWatch, Model, ModelError, ModelReply, ModelRequest, Purpose, StopReason, ToolUse};
 use domain::Usage;
 use script::{Extra, Script};
 use serde_json::{Value, json};
@@ -78,9 +78,10 @@ impl Scripted {
 }
 
 impl Model for Scripted {
-    async fn call(
+    async fn call_watched(
         &self,
         request: &ModelRequest,
+        _: &dyn CallWatch,
         cancel: &CancellationToken,
     ) -> Result<ModelReply, ModelError> {
         if cancel.is_cancelled() {
