@@ -5,7 +5,7 @@ use crate::db::tx::{Param, Statement, params};
 use domain::action::{Turn, Usage};
 use domain::change::{Change, NewMessage, RunError};
 use domain::event::{LogType, NewEvent};
-use domain::ids::MessageId;
+use domain::ids::{MessageId, RunId};
 use domain::plan::{Plan, PlanDifference};
 use domain::status::RunStatus;
 use jiff::Timestamp;
@@ -225,8 +225,7 @@ impl Batch<'_> {
             usage,
         } = call;
         let number = turn.number;
-        let kind = if number == 0 { "plan" } else { "turn" };
-        let key = format!("{}:{kind}:{number}", self.run.state.id);
+        let key = turn_key(self.run.state.id, number);
         self.token_record(&key, (model.clone(), provider.clone()), usage, at);
         let actions = serde_json::to_value(&turn.actions).unwrap_or(Value::Null);
         let run_id = self.run.state.id.0;
@@ -294,4 +293,10 @@ impl Batch<'_> {
         ];
         self.writes.push(Statement::new(INSERT_MESSAGE, params));
     }
+}
+
+/// The key of a reply's token record; those of its failed tries begin with it. Turn 0 is the plan.
+pub(super) fn turn_key(run_id: RunId, number: u32) -> String {
+    let kind = if number == 0 { "plan" } else { "turn" };
+    format!("{run_id}:{kind}:{number}")
 }

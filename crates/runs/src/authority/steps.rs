@@ -1,5 +1,6 @@
 //! Steps: started, started again, settled once, cancelled with the run.
 
+use super::apply::turn_key;
 use super::batch::Batch;
 use crate::db::tx::{Statement, params};
 use domain::change::{NewArtifact, NewStep};
@@ -21,10 +22,19 @@ pub(crate) struct OpenStep {
     pub(crate) waited: bool,
 }
 
+/// The first step of a turn tells what the turn's model calls used, tries that failed included; so the steps of a run add up to
+/// what its turns cost. Without the price of one of them there is no cost.
 const INSERT_STEP: &str = "INSERT INTO agent_steps
         (id, run_id, step_number, phase_number, turn, action, tool_name, tool_input, effect, status,
-         idempotency_key, created_at, started_at, claimed_epoch)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'running', $10, $11, $11, $12)";
+         idempotency_key, created_at, started_at, claimed_epoch, metadata)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'running', $10, $11, $11, $12, coalesce((
+        SELECT jsonb_build_object('model', jsonb_build_object(
+                   'prompt_tokens', sum(c.input_tokens), 'completion_tokens', sum(c.output_tokens),
+                   'cost_usd', CASE WHEN bool_and(c.cost_usd IS NOT NULL) THEN sum(c.cost_usd) END))
+          FROM token_records c
+         WHERE c.run_id = $2 AND (c.idempotency_key = $13 OR starts_with(c.idempotency_key, $13 || ':'))
+        HAVING count(*) > 0
+           AND NOT EXISTS (SELECT FROM agent_steps s WHERE s.run_id = $2 AND s.turn = $5)), '{}'))";
 
 const RESTART_STEP: &str = "UPDATE agent_steps
     SET retry_count = retry_count + 1, status = 'running', started_at = $2, claimed_epoch = $3,
@@ -79,6 +89,7 @@ impl Batch<'_> {
         self.run.counters.total_steps += 1;
         let at = self.push(NewEvent::tool_call(step.id, &step.tool_name, &step.tool_input));
         let key = format!("{run_id}:{}:{}", step.turn, step.action);
+        let calls = turn_key(run_id, step.turn);
         let open = OpenStep {
             tool_name: step.tool_name.clone(),
             started_at: Some(at),
@@ -97,7 +108,8 @@ impl Batch<'_> {
             step.effect.as_str(),
             key,
             at,
-            self.writer_epoch
+            self.writer_epoch,
+            calls
         ];
         self.writes.push(Statement::new(INSERT_STEP, params));
     }

@@ -3,7 +3,7 @@
 use crate::support::{Store, job_id, plan, settled, step, step_id, store, to, turn, user};
 use domain::action::Usage;
 use domain::budget::{Budget, BudgetChange, Dimension, Scope, Spend};
-use domain::change::Change;
+use domain::change::{Change, NewStep};
 use domain::clock::Clock;
 use domain::command::Command;
 use domain::ids::{RunId, UserId};
@@ -12,7 +12,7 @@ use domain::tool::ToolResult;
 use futures::future::join_all;
 use jiff::SignedDuration;
 use runs::budget::Ahead;
-use runs::{Budgets, DayCaps};
+use runs::{Budgets, DayCaps, RunParts};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -98,6 +98,47 @@ async fn spending_is_summed_from_what_is_stored_and_holds_over_attempts() {
     let row = "SELECT concat_ws(' ', user_id, cached_tokens, cost_usd) FROM token_records
         WHERE idempotency_key LIKE '%failed%'";
     assert_eq!(store.text(row).await, "u-1 3 0.001500");
+}
+
+/// A turn whose reply has a price.
+fn priced(number: u32) -> Change {
+    let mut stored = turn(number);
+    if let Change::TurnStored { usage, .. } = &mut stored {
+        usage.cost_micros = Some(2_000);
+    }
+    stored
+}
+
+#[tokio::test]
+async fn the_first_step_of_a_turn_tells_what_its_model_calls_used_and_cost() {
+    let store = store().await;
+    let (job, epoch) = store.executing().await;
+    let run = job.run_id;
+    let second = |turn| match step(step_id(), turn) {
+        Change::StepStarted(step) => Change::StepStarted(NewStep { action: 1, ..step }),
+        other => other,
+    };
+    let ids = [step_id(), step_id(), step_id()];
+    let changes = vec![failed_try(run), priced(1), step(ids[0], 1), second(1)];
+    store.progress(run, epoch, changes).await.unwrap();
+    // The calls of turn 11 are not those of turn 1, and a call without a price has no cost.
+    store.progress(run, epoch, vec![turn(11)]).await.unwrap();
+    let later = vec![step(ids[1], 11), priced(2), step(ids[2], 2)];
+    store.progress(run, epoch, later).await.unwrap();
+    let done = settled(ids[0], ToolResult::ok(json!({}), 1.0));
+    store.progress(run, epoch, vec![done]).await.unwrap();
+    let steps = store.reader.parts(run, RunParts::Steps, 10).await.unwrap();
+    let told: Vec<&Value> = steps.iter().map(|step| &step["metadata"]).collect();
+    let model = |prompt: i64, completion: i64, cost: Value| json!({"model": {"prompt_tokens": prompt, "completion_tokens": completion, "cost_usd": cost}});
+    assert_eq!(
+        told,
+        [
+            &model(17, 5, json!(0.0035)),
+            &json!({}),
+            &model(10, 5, Value::Null),
+            &model(10, 5, json!(0.002)),
+        ]
+    );
 }
 
 #[tokio::test]
