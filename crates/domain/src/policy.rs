@@ -203,27 +203,32 @@ impl Policy {
         }
     }
 
-    /// What a rule of this policy, else one of what is below it, says of a call.
-    pub fn rule(&self, tool_name: &str, tool_input: &Value) -> Option<Access> {
-        let below = || self.base.as_ref()?.rule(tool_name, tool_input);
-        self.own_rule(tool_name, tool_input).or_else(below)
-    }
-
     /// What the rules and the defaults say of a call, whatever it reads and wherever it acts.
     pub fn access(&self, tool_name: &str, tool_input: &Value) -> Access {
-        let by_default = || {
-            let below = self.base.as_ref().map(|base| base.access(tool_name, tool_input));
-            self.default.max(below).unwrap_or(Access::Allow)
-        };
-        self.own_rule(tool_name, tool_input).unwrap_or_else(by_default)
+        let names = full_names(tool_name, tool_input);
+        let all = names.iter().map(|full| self.access_of(tool_name, full));
+        all.max().unwrap_or(Access::Deny)
     }
 
-    fn own_rule(&self, tool_name: &str, tool_input: &Value) -> Option<Access> {
-        let full = full_name(tool_name, tool_input);
+    /// What a rule of this policy, else one of what is below it, says of a name of a call.
+    fn rule_of(&self, tool_name: &str, full: &str) -> Option<Access> {
+        let below = || self.base.as_ref()?.rule_of(tool_name, full);
+        self.own_rule(tool_name, full).or_else(below)
+    }
+
+    fn access_of(&self, tool_name: &str, full: &str) -> Access {
+        let by_default = || {
+            let below = self.base.as_ref().map(|base| base.access_of(tool_name, full));
+            self.default.max(below).unwrap_or(Access::Allow)
+        };
+        self.own_rule(tool_name, full).unwrap_or_else(by_default)
+    }
+
+    fn own_rule(&self, tool_name: &str, full: &str) -> Option<Access> {
         let fitting = self
             .rules
             .iter()
-            .filter(|(pattern, _)| pattern.fits(tool_name) || pattern.fits(&full));
+            .filter(|(pattern, _)| pattern.fits(tool_name) || pattern.fits(full));
         let most_specific = fitting.max_by_key(|(pattern, access)| (pattern.rank(), *access));
         most_specific.map(|(_, access)| *access)
     }
@@ -241,13 +246,22 @@ fn access(member: &str, value: &Value) -> Result<Access, PolicyFault> {
     value.as_str().and_then(Access::parse).ok_or_else(fault)
 }
 
-/// `tool.operation` of a call that has an operation or an action, else the tool's name.
-pub fn full_name(tool_name: &str, tool_input: &Value) -> String {
+/// What rules may call a call: `tool.operation` for its operation and for its action, else the tool's name. The strictest answer
+/// counts, so a member that the tool does not look at opens nothing.
+fn full_names(tool_name: &str, tool_input: &Value) -> Vec<String> {
     let word = |key| tool_input.get(key).and_then(Value::as_str);
-    match word("operation").or_else(|| word("action")) {
-        Some(operation) => format!("{tool_name}.{operation}"),
-        None => tool_name.to_owned(),
+    let mut operations: Vec<&str> = ["operation", "action"].into_iter().filter_map(word).collect();
+    // It goes to the page first, whatever it does there.
+    if tool_name == "browser" && word("url").is_some() && !operations.contains(&"navigate") {
+        operations.push("navigate");
     }
+    if operations.is_empty() {
+        return vec![tool_name.to_owned()];
+    }
+    let named = operations.into_iter();
+    named
+        .map(|operation| format!("{tool_name}.{operation}"))
+        .collect()
 }
 
 /// What is to be decided about.
@@ -274,14 +288,20 @@ pub enum CallVerdict {
 /// Decides about a call: by the rules, and by the three properties that must not come together unseen. A rule that allows does
 /// not lift the second; `on_untrusted` does.
 pub fn decide_call(policy: &Policy, call: &CallFacts<'_>) -> CallVerdict {
-    let name = full_name(call.tool_name, call.tool_input);
-    let by_rule = if WITHIN_THE_RUN.contains(&call.tool_name) {
-        policy
-            .rule(call.tool_name, call.tool_input)
-            .unwrap_or(Access::Allow)
-    } else {
-        policy.access(call.tool_name, call.tool_input)
+    let (tool, input) = (call.tool_name, call.tool_input);
+    let says = |full: &String| {
+        if WITHIN_THE_RUN.contains(&tool) {
+            policy.rule_of(tool, full).unwrap_or(Access::Allow)
+        } else {
+            policy.access_of(tool, full)
+        }
     };
+    let names = full_names(tool, input)
+        .into_iter()
+        .map(|full| (says(&full), full));
+    // Of names that are judged alike the first is told.
+    let strictest = names.reduce(|one, other| if other.0 > one.0 { other } else { one });
+    let (by_rule, name) = strictest.unwrap_or((Access::Deny, tool.to_owned()));
     if by_rule == Access::Deny {
         let reason = format!("{name} is denied");
         return CallVerdict::Deny { reason };
@@ -355,6 +375,36 @@ mod tests {
             assert_eq!(policy.access("connector", &read), Access::Allow, "{form}");
             assert_eq!(policy.access("code", &json!({})), Access::Allow, "{form}");
         }
+    }
+
+    #[test]
+    fn a_call_with_more_than_one_name_is_judged_by_the_strictest() {
+        let judged =
+            |rules: &Value, tool: &str, input: &Value| decide_call(&policy(rules), &facts(tool, input));
+        let denied = |name: &str| CallVerdict::Deny {
+            reason: format!("{name} is denied"),
+        };
+        let rules = json!({"browser.execute_js": "deny", "connector.create_issue": "deny"});
+        // The browser looks at `action`, the connector at `operation`; the other member is no way round a rule.
+        let hidden = json!({"action": "execute_js", "operation": "extract", "javascript": "1"});
+        assert_eq!(judged(&rules, "browser", &hidden), denied("browser.execute_js"));
+        let hidden = json!({"operation": "create_issue", "action": "get_issue"});
+        assert_eq!(
+            judged(&rules, "connector", &hidden),
+            denied("connector.create_issue")
+        );
+        // An allowed name opens nothing for another one.
+        let rules = json!({"default": "deny", "browser.extract": "allow"});
+        let looks = json!({"action": "extract"});
+        assert_eq!(judged(&rules, "browser", &looks), CallVerdict::Allow);
+        let goes = json!({"action": "extract", "url": "https://a.example"});
+        assert_eq!(judged(&rules, "browser", &goes), denied("browser.navigate"));
+        let within = json!({"message": "x", "action": "y"});
+        assert_eq!(
+            judged(&json!({"message.y": "deny"}), "message", &within),
+            denied("message.y")
+        );
+        assert_eq!(judged(&rules, "message", &within), CallVerdict::Allow);
     }
 
     #[test]
