@@ -100,7 +100,6 @@ pub struct Driver<'a, M, W, S, R, L> {
     pub cancel: CancellationToken,
 }
 
-/// What a commit that was not taken means for the drive.
 /// What a refused commit means for the drive.
 pub fn refused(error: CommitError) -> Outcome {
     match error {
@@ -151,7 +150,9 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
                 }
                 Next::RunTool(due) => {
                     self.may_go_on()?;
-                    if let Some(due) = self.admitted(snapshot, &mut machine, due).await? {
+                    if phases::ends_task(&due) {
+                        self.end_task(snapshot, &mut machine, &due).await?;
+                    } else if let Some(due) = self.admitted(snapshot, &mut machine, due).await? {
                         self.may_begin_step(snapshot, &due).await?;
                         Box::pin(self.run_tool(snapshot, &mut machine, &due)).await?;
                     }
@@ -242,7 +243,7 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
                 if snapshot.gate.plan_only {
                     changes.extend(self.ask_for_plan(snapshot, &plan));
                 }
-                self.commit(changes).await?;
+                asking.commit(changes).await?;
                 if snapshot.gate.plan_only {
                     return Err(Outcome::Waiting);
                 }
@@ -257,7 +258,7 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
                     to: RunStatus::Failed,
                     error: Some(error),
                 });
-                self.commit(changes).await?;
+                asking.commit(changes).await?;
                 Err(Outcome::Finished(RunStatus::Failed))
             }
         }

@@ -18,7 +18,7 @@ pub struct Limits {
     pub step_timeout_seconds: u64,
     /// `AGENT_STALL_DETECTION`: warn of loops, then pause.
     pub detect_stalls: bool,
-    /// `AGENT_CHECK_OUTPUTS`: a phase ends when the files it was to make are there.
+    /// `AGENT_CHECK_OUTPUTS`: a phase, and the task, ends when the files it was to make are there.
     pub check_outputs: bool,
 }
 

@@ -6,6 +6,7 @@
 
 use crate::snapshot::Snapshot;
 use domain::action::{Action, ActionKind};
+use domain::canonical::payload_hash;
 use domain::waiting::{WaitKind, waiting};
 use domain::{Change, Effect, NewEvent, RunStatus, Turn};
 use serde_json::{Value, json};
@@ -205,7 +206,7 @@ fn deed(snapshot: &Snapshot, (turn, index): (u32, u32), action: &Action, effect:
     (&tool, &result.error).hash(&mut seen);
     hash(&result.output, &mut seen);
     let error = (!result.success).then(|| seen.finish());
-    hash(input, &mut seen);
+    payload_hash(input).hash(&mut seen);
     let cut = |text: &str| crate::conversation::cut_middle(text, EVIDENCE_BYTES);
     Some(Deed {
         turn,
@@ -218,7 +219,8 @@ fn deed(snapshot: &Snapshot, (turn, index): (u32, u32), action: &Action, effect:
     })
 }
 
-/// By content: times, durations and ids are different in every answer and say nothing.
+/// A result by its content: times, durations and ids are different in every answer and say nothing. An input is what it is: the
+/// same call for another id is another call.
 fn hash(value: &Value, into: &mut DefaultHasher) {
     match value {
         Value::Object(members) => {

@@ -6,9 +6,11 @@
 //! the commit of a result every action up to the next tool call. Hence the number of settled steps of the
 //! last turn says exactly where a run stands, and replaying the stored turns and results rebuilds the machine.
 
+mod types;
+
 use crate::gate;
 pub use crate::limits::Limits;
-use crate::parse::PHASE_COMPLETE;
+use crate::parse::{PHASE_COMPLETE, TASK_COMPLETE};
 use crate::replan::REPLAN;
 use crate::snapshot::{Snapshot, assistant_message};
 use domain::action::{Action, ActionKind};
@@ -18,66 +20,17 @@ use domain::{Change, LogType, NewEvent, RunStatus, ToolResult, Turn};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
+pub use types::{Applied, DueTool, Next};
 
 /// This many replies in a row that hold no valid action end the run.
 pub const MAX_INVALID_REPLIES: u32 = 3;
 
-/// A tool call that is due.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct DueTool {
-    pub turn: u32,
-    /// Place in the turn, from 0.
-    pub action: u32,
-    pub phase: u32,
-    pub call: Action,
-}
+/// What the log says when the model ended the run.
+const TASK_DONE: &str = "Task completed successfully";
 
-/// What comes next.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Next {
-    CallModel {
-        turn: u32,
-    },
-    RunTool(DueTool),
-    /// The run waits for its user.
-    Wait,
-    End(RunStatus),
-}
-
-/// What a reply or a result leads to.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Applied {
-    pub changes: Vec<Change>,
-    /// The change of status at the end, with what belongs to it. Kept apart because a run that was paused meanwhile takes
-    /// the rest but not this; it comes after the resume.
-    pub ending: Vec<Change>,
-}
-
-impl Applied {
-    fn of(changes: Vec<Change>) -> Self {
-        Self {
-            changes,
-            ending: vec![],
-        }
-    }
-
-    fn end(ending: Vec<Change>) -> Self {
-        Self {
-            changes: vec![],
-            ending,
-        }
-    }
-
-    fn then(mut self, next: Self) -> Self {
-        self.changes.extend(next.changes);
-        self.ending.extend(next.ending);
-        self
-    }
-
-    /// Everything, in order.
-    pub fn all(self) -> Vec<Change> {
-        self.changes.into_iter().chain(self.ending).collect()
-    }
+/// Whether nothing comes after this action, when it is taken.
+fn ends_task(action: &Action) -> bool {
+    action.kind == ActionKind::TaskComplete || action.tool_name.as_deref() == Some(TASK_COMPLETE)
 }
 
 /// State of the machine; serializable, and rebuilt from stored turns and results by [`Supervisor::restore`].
@@ -129,8 +82,15 @@ impl Supervisor {
                 ending = machine.on_result(result).ending;
             }
         }
-        machine.waiting = false;
-        if machine.ended.is_none() {
+        // A question is asked once it is stored; one that is not was held back, any other is answered.
+        let held_back = |change: &Change| match change {
+            Change::InterruptOpened(asked) => {
+                !snapshot.gate.interrupts.iter().any(|known| known.id == asked.id)
+            }
+            _ => false,
+        };
+        machine.waiting &= ending.iter().any(held_back);
+        if machine.ended.is_none() && !machine.waiting {
             ending.clear();
         }
         (machine, ending)
@@ -177,11 +137,9 @@ impl Supervisor {
 
     /// The tool calls of this turn that are still to be made, in order, up to where it ends otherwise.
     pub fn due_tools(&self) -> Vec<DueTool> {
-        let waits =
-            |action: &Action| matches!(action.kind, ActionKind::RequestInput | ActionKind::TaskComplete);
         self.queue
             .iter()
-            .take_while(|(_, call)| !waits(call))
+            .take_while(|(_, call)| !(call.kind == ActionKind::RequestInput || ends_task(call)))
             .filter(|(_, call)| call.kind == ActionKind::Tool)
             .map(|(action, call)| DueTool {
                 turn: self.last_turn,
@@ -228,6 +186,10 @@ impl Supervisor {
             let steered = settled.map(|(index, action)| self.steered(index, &action, result));
             return self.then_until_tool(steered.unwrap_or_default());
         }
+        if settled.is_some_and(|(_, action)| ends_task(&action)) {
+            // What was to come after the end is not done now either.
+            self.queue.clear();
+        }
         self.failures += 1;
         if self.failures < self.limits.max_failures {
             return self.apply_until_tool();
@@ -237,6 +199,15 @@ impl Supervisor {
             result.error.as_deref().unwrap_or("unknown error")
         );
         Applied::end(self.end(RunStatus::Failed, Some(RunError::new("action_failed", error))))
+    }
+
+    /// The end of the task that was due as a call is taken.
+    pub fn end_task(&mut self) -> Applied {
+        let Some((index, action)) = self.queue.pop_front() else {
+            return Applied::default();
+        };
+        let said = self.said_at_end(index, &action);
+        said.then(self.complete(TASK_DONE))
     }
 
     fn invalid_reply(&mut self, turn: &Turn) -> Applied {
@@ -261,15 +232,21 @@ impl Supervisor {
                 Applied::default()
             }
             Some(PHASE_COMPLETE) => {
-                let input = action.tool_input.as_ref();
-                let summary = input.and_then(|input| input.get("summary")?.as_str());
-                let said = summary.filter(|text| !text.trim().is_empty()).map(|text| {
-                    Change::MessageAdded(assistant_message(self.run_id, self.last_turn, index, text))
-                });
-                Applied::of(said.into_iter().collect()).then(self.complete_phase())
+                let said = self.said_at_end(index, action);
+                said.then(self.complete_phase())
             }
             _ => Applied::default(),
         }
+    }
+
+    /// What the model says with the end of a phase or of the task.
+    fn said_at_end(&self, index: u32, action: &Action) -> Applied {
+        let input = action.tool_input.as_ref();
+        let summary = input.and_then(|input| input.get("summary")?.as_str());
+        let said = summary
+            .filter(|text| !text.trim().is_empty())
+            .map(|text| Change::MessageAdded(assistant_message(self.run_id, self.last_turn, index, text)));
+        Applied::of(said.into_iter().collect())
     }
 
     fn apply_until_tool(&mut self) -> Applied {
@@ -322,7 +299,7 @@ impl Supervisor {
         );
         match action.kind {
             ActionKind::PhaseComplete => said.then(self.complete_phase()),
-            ActionKind::TaskComplete => said.then(self.complete("Task completed successfully")),
+            ActionKind::TaskComplete => said.then(self.complete(TASK_DONE)),
             ActionKind::Tool | ActionKind::Message | ActionKind::RequestInput => said,
         }
     }
@@ -358,6 +335,7 @@ impl Supervisor {
 mod tests {
     use super::*;
     use crate::snapshot::{StoredStep, step_id};
+    use domain::interrupt::{InterruptDecision, InterruptStatus, KnownInterrupt};
     use domain::run::StepStatus;
     use domain::{Phase, Plan};
     use serde_json::Value;
@@ -493,8 +471,36 @@ mod tests {
         let changes = machine.on_turn(&asked).all();
         assert_eq!(last_status(&changes), Some(RunStatus::WaitingUser));
         assert_eq!(machine.next(), Next::Wait);
-        let restored = Supervisor::restore(&snapshot(vec![asked], vec![]), Limits::default()).0;
-        assert_eq!(restored.next(), Next::CallModel { turn: 2 });
+        let mut stored = snapshot(vec![asked], vec![]);
+        stored.gate.interrupts = changes.iter().filter_map(answered).collect();
+        let (restored, ending) = Supervisor::restore(&stored, Limits::default());
+        assert_eq!((restored.next(), ending), (Next::CallModel { turn: 2 }, vec![]));
+    }
+
+    /// An interrupt that was opened, as it is stored once it is answered.
+    fn answered(change: &Change) -> Option<KnownInterrupt> {
+        let Change::InterruptOpened(asked) = change else {
+            return None;
+        };
+        Some(KnownInterrupt {
+            id: asked.id,
+            kind: asked.kind,
+            turn: asked.turn,
+            action: asked.action,
+            hash: None,
+            status: InterruptStatus::Resolved,
+            decision: Some(InterruptDecision::Answer),
+            response: json!({"text": "this"}),
+        })
+    }
+
+    #[test]
+    fn a_question_held_back_by_a_pause_is_asked_after_the_restore() {
+        let asked = turn(1, vec![action(ActionKind::RequestInput, Some("which?"))]);
+        let mut machine = Supervisor::new(run(), 1, Limits::default());
+        let held_back = machine.on_turn(&asked).ending;
+        let (restored, ending) = Supervisor::restore(&snapshot(vec![asked], vec![]), Limits::default());
+        assert_eq!((restored.next(), ending), (Next::Wait, held_back));
     }
 
     fn snapshot(turns: Vec<Turn>, steps: Vec<StoredStep>) -> Snapshot {

@@ -7,15 +7,15 @@ use crate::ports::{
     CallWatch, FailedCall, Model, ModelError, ModelReply, ModelRequest, Purpose, RemoteTools, RunLog,
     Sandbox, Workspace,
 };
-use crate::purse::worst_case;
+use crate::purse::{chars, request_tokens, tokens, worst_case};
 use crate::snapshot::Snapshot;
 use crate::supervisor::DueTool;
 use domain::budget::{Dimension, Reached, Spend, price_unknown};
 use domain::change::{Change, RunError};
 use domain::waiting::{WaitKind, waiting};
-use domain::{Clock, NewEvent, RunStatus};
+use domain::{Clock, NewEvent, RunStatus, Usage};
 use serde_json::{Value, json};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Asks the model on behalf of a run in this status.
@@ -37,6 +37,21 @@ impl<'d, 'a, M, W, S, R, L> Asking<'d, 'a, M, W, S, R, L> {
 
     fn unstored(&self) -> MutexGuard<'_, Option<Change>> {
         self.unstored.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Asking<'_, '_, M, W, S, R, L> {
+    /// Stores what the last reply led to. A run that was paused meanwhile takes no plan; what the reply used is stored all the
+    /// same, and the plan is asked for again after the resume.
+    pub(super) async fn commit(&self, changes: Vec<Change>) -> Flow<()> {
+        match self.driver.commit(changes).await {
+            Err(Outcome::Paused) => {
+                let billed = self.unstored().take();
+                self.driver.commit(billed.into_iter().collect()).await?;
+                Err(Outcome::Paused)
+            }
+            other => other,
+        }
     }
 }
 
@@ -76,11 +91,15 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
             failed: Mutex::default(),
             shown: AtomicU32::new(0),
             spoke: AtomicBool::new(false),
+            said: AtomicUsize::new(0),
         };
         let called = self.model.call_watched(request, &watch, &self.cancel);
         let called = self.until_cancelled(called).await;
         watch.end();
-        let failed = std::mem::take(&mut *watch.failed.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut failed = std::mem::take(&mut *watch.failed.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Err(Outcome::Paused | Outcome::HandedBack) = &called {
+            failed.extend(self.cut_off(request, watch.said.load(Ordering::Relaxed)));
+        }
         if !failed.is_empty() {
             self.commit(self.billed(request, failed)).await?;
         }
@@ -93,6 +112,24 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
             }
             Err(error) => Err(self.model_failed(status, error).await),
         }
+    }
+
+    /// What a call has used by our count that was ended after so many characters of its reply; one that had not begun to answer
+    /// counts nothing.
+    fn cut_off(&self, request: &ModelRequest, said: usize) -> Option<FailedCall> {
+        let mut usage = Usage {
+            input_tokens: request_tokens(request),
+            output_tokens: tokens(said),
+            is_estimated: true,
+            ..Usage::default()
+        };
+        usage.cost_micros = self.model.price().map(|price| price.cost(usage));
+        let (provider, model) = self.model.identity();
+        (said > 0).then_some(FailedCall {
+            model,
+            provider,
+            usage,
+        })
     }
 
     /// Whether the worst case of the call fits; it is set aside where caps of a day need that.
@@ -262,6 +299,8 @@ struct Watch<'a, L> {
     /// Tries whose text was shown.
     shown: AtomicU32,
     spoke: AtomicBool,
+    /// Characters of the try under way.
+    said: AtomicUsize,
 }
 
 impl<L: RunLog> Watch<'_, L> {
@@ -277,12 +316,14 @@ impl<L: RunLog> Watch<'_, L> {
 impl<L: RunLog> CallWatch for Watch<'_, L> {
     fn text(&self, text: &str) {
         self.spoke.store(true, Ordering::Relaxed);
+        self.said.fetch_add(chars(text), Ordering::Relaxed);
         let try_number = self.shown.load(Ordering::Relaxed);
         self.log.show_text(self.turn, try_number, text);
     }
 
     fn failed(&self, call: FailedCall) {
         self.shown.fetch_add(1, Ordering::Relaxed);
+        self.said.store(0, Ordering::Relaxed);
         self.failed
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -32,6 +32,7 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
     ) {
         while let Next::RunTool(due) = machine.next()
             && !self.soft.is_cancelled()
+            && !phases::ends_task(&due)
             && snapshot.step(due.turn, due.action).is_none()
             && self.has_room_for_step(&due)
         {

@@ -2,7 +2,7 @@
 
 use super::{Bench, ListModel, plan, snapshot};
 use agent::driver::Outcome;
-use agent::ports::{CallWatch, FailedCall, Model, ModelError, ModelReply, ModelRequest};
+use agent::ports::{CallWatch, CommitError, FailedCall, Model, ModelError, ModelReply, ModelRequest};
 use agent::purse::Purse;
 use agent::snapshot::Snapshot;
 use domain::budget::{Budget, Dimension, Reached, Scope, Spend};
@@ -31,14 +31,6 @@ impl Priced {
 }
 
 impl Model for Priced {
-    async fn call(
-        &self,
-        request: &ModelRequest,
-        cancel: &CancellationToken,
-    ) -> Result<ModelReply, ModelError> {
-        self.list.call(request, cancel).await
-    }
-
     async fn call_watched(
         &self,
         request: &ModelRequest,
@@ -144,6 +136,84 @@ async fn a_run_paused_before_its_plan_plans_after_the_raise() {
     let outcome = bench.drive(&model, executing()).await;
     assert_eq!(outcome, Outcome::Finished(RunStatus::Completed));
     assert_eq!(statuses(&bench), [RunStatus::Completed]);
+}
+
+fn billed(bench: &Bench) -> Vec<(String, Usage)> {
+    let of = |change: &Change| match change {
+        Change::CallBilled { key, usage, .. } => Some((key.clone(), *usage)),
+        _ => None,
+    };
+    bench.log.changes().iter().filter_map(of).collect()
+}
+
+#[tokio::test]
+async fn a_plan_that_meets_a_paused_run_is_not_taken_and_its_reply_is_paid_for() {
+    let bench = Bench::new();
+    bench.log.refuse(CommitError::Paused);
+    let outcome = bench.drive(&Priced::new(&[]), executing()).await;
+    assert_eq!(outcome, Outcome::Paused);
+    assert_eq!(bench.names(), [vec!["CallBilled"]]);
+    let [(key, usage)] = &billed(&bench)[..] else {
+        panic!("one call");
+    };
+    assert!(key.ends_with(":plan:0:reply:7"), "{key}");
+    assert_eq!((usage.input_tokens, usage.output_tokens), (3, 2));
+}
+
+/// Begins to answer and never ends; somebody pauses the run, or the worker is told to leave.
+struct Endless {
+    fired: CancellationToken,
+    says: &'static str,
+}
+
+impl Model for Endless {
+    async fn call_watched(
+        &self,
+        _: &ModelRequest,
+        watch: &dyn CallWatch,
+        _: &CancellationToken,
+    ) -> Result<ModelReply, ModelError> {
+        if !self.says.is_empty() {
+            watch.text(self.says);
+        }
+        self.fired.cancel();
+        std::future::pending().await
+    }
+
+    fn price(&self) -> Option<Price> {
+        Some(Price::FREE)
+    }
+
+    fn identity(&self) -> (String, String) {
+        ("test".to_owned(), "endless".to_owned())
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_is_ended_in_the_middle_of_its_reply_is_counted_as_far_as_it_came() {
+    // A worker that leaves waits a moment for the reply.
+    for (says, calls, hands_back) in [("eight ch", 1, false), ("", 0, false), ("eight ch", 1, true)] {
+        let bench = Bench::new();
+        let fired = if hands_back { &bench.soft } else { &bench.pause };
+        let model = Endless {
+            fired: fired.clone(),
+            says,
+        };
+        let outcome = bench.drive(&model, executing()).await;
+        let expected = if hands_back {
+            Outcome::HandedBack
+        } else {
+            Outcome::Paused
+        };
+        assert_eq!(outcome, expected);
+        let billed = billed(&bench);
+        assert_eq!(billed.len(), calls, "{billed:?}");
+        for (key, usage) in billed {
+            assert!(key.ends_with(":plan:0:failed:7:1"), "{key}");
+            assert!(usage.is_estimated && usage.input_tokens > 0, "{usage:?}");
+            assert_eq!((usage.output_tokens, usage.cost_micros), (2, Some(0)));
+        }
+    }
 }
 
 #[tokio::test]

@@ -55,7 +55,12 @@ fn assert_paired(messages: &[ChatMessage]) {
 }
 
 impl<F: Fn(u32) -> Calls + Send + Sync + 'static> Model for Native<F> {
-    async fn call(&self, request: &ModelRequest, _: &CancellationToken) -> Result<ModelReply, ModelError> {
+    async fn call_watched(
+        &self,
+        request: &ModelRequest,
+        _: &dyn CallWatch,
+        _: &CancellationToken,
+    ) -> Result<ModelReply, ModelError> {
         let Purpose::Turn { number } = request.purpose else {
             return Ok(reply(&plan(1).to_string()));
         };
@@ -352,6 +357,23 @@ async fn a_run_that_repeats_itself_is_warned_then_paused_with_the_evidence_and_g
         0,
         "eleven turns, three of them after the resume"
     );
+}
+
+#[tokio::test]
+async fn the_same_answer_to_calls_for_other_ids_is_no_repetition() {
+    let bench = watched();
+    let model = Native::new(|number| {
+        if number < 10 {
+            vec![("file_list", json!({"dirpath": "a", "item_id": number}))]
+        } else {
+            done()
+        }
+    });
+    assert_eq!(
+        bench.drive(&model, planned()).await,
+        Outcome::Finished(RunStatus::Completed)
+    );
+    assert_eq!(events(&bench, "loop_warning").count(), 0);
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use super::long_runs::{Calls, Native, events};
 use super::*;
+use agent::ports::Workspace as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::Barrier;
@@ -311,6 +312,133 @@ async fn outputs_in_words_and_runs_that_are_not_checked_end_as_ever() {
         assert_eq!(outcome, Outcome::Finished(RunStatus::Completed));
         assert!(!bench.names().concat().contains(&"StepStarted".to_owned()));
     }
+}
+
+fn done() -> (&'static str, Value) {
+    ("task_complete", json!({"summary": "all done"}))
+}
+
+fn phases_with(outputs: &[&[&str]]) -> Value {
+    let phases: Vec<Value> = (1..)
+        .zip(outputs)
+        .map(|(n, outputs): (u32, _)| json!({"phase_number": n, "name": "p", "expected_outputs": outputs}))
+        .collect();
+    json!({"goal": "g", "total_estimated_credits": 0, "phases": phases})
+}
+
+#[tokio::test]
+async fn a_task_without_the_files_of_its_open_phases_is_sent_back_once() {
+    let bench = checking();
+    let file = |path: &str| ("file_write", json!({"filepath": path, "content": "x"}));
+    let model = Native::new(move |number| -> Calls {
+        match number {
+            // What stands behind the end is not carried out.
+            1 => vec![
+                file("a.md"),
+                ("phase_complete", json!({})),
+                done(),
+                file("late.md"),
+            ],
+            2 => vec![file("b.md"), file("out/c.md"), done()],
+            _ => vec![],
+        }
+    });
+    let plan = phases_with(&[
+        &["a.md"],
+        &["b.md", "words only"],
+        &["/workspace/out/c.md", "b.md"],
+    ]);
+    let outcome = bench.drive(&model, planned(&plan)).await;
+    assert_eq!(outcome, Outcome::Finished(RunStatus::Completed));
+    let told: Vec<Value> = events(&bench, "outputs_missing").collect();
+    assert_eq!(
+        told,
+        [json!({"event": "outputs_missing", "phase": 2, "missing": ["b.md", "out/c.md"], "taken": false})]
+    );
+    let request = model.last_request();
+    assert!(
+        request.contains("The task is not done, expected outputs do not exist: b.md, out/c.md. Make them"),
+        "{request}"
+    );
+    let changes = format!("{:?}", bench.log.changes());
+    assert!(bench.workspace.read("late.md").await.is_err());
+    let steps = bench.names().concat();
+    let begun = steps.iter().filter(|name| *name == "StepStarted").count();
+    assert_eq!(
+        begun, 5,
+        "three files, the phase, and the end that was refused: {steps:?}"
+    );
+    assert_eq!(bench.names().last().unwrap(), &["MessageAdded", "Log", "Status"]);
+    assert!(changes.contains("all done") && changes.contains("Task completed successfully"));
+}
+
+#[tokio::test]
+async fn a_model_that_insists_ends_the_task_with_a_warning() {
+    let bench = checking();
+    let model = Native::new(|_| -> Calls { vec![done()] });
+    let outcome = bench.drive(&model, planned(&phase_with(&["report.md"]))).await;
+    assert_eq!(outcome, Outcome::Finished(RunStatus::Completed));
+    let taken: Vec<Value> = events(&bench, "outputs_missing")
+        .map(|told| told["taken"].clone())
+        .collect();
+    assert_eq!(taken, [json!(false), json!(true)]);
+    assert_eq!(
+        bench.names().last().unwrap(),
+        &["Log", "MessageAdded", "Log", "Status"]
+    );
+    assert!(format!("{:?}", bench.log.changes()).contains("Task ended without its expected outputs"));
+}
+
+#[tokio::test]
+async fn the_end_of_a_task_that_is_not_checked_takes_one_commit_and_no_step() {
+    for (bench, outputs) in [
+        (checking(), ["a report, e.g. on sales"]),
+        (Bench::new(), ["report.md"]),
+    ] {
+        let model = Native::new(|_| -> Calls { vec![done()] });
+        let outcome = bench.drive(&model, planned(&phase_with(&outputs))).await;
+        assert_eq!(outcome, Outcome::Finished(RunStatus::Completed));
+        assert_eq!(
+            bench.names(),
+            [vec!["TurnStored", "MessageAdded", "Log", "Status"]]
+        );
+    }
+}
+
+/// As it is left by a worker that was lost before the end of the task was looked at, or after it was refused.
+#[tokio::test]
+async fn a_task_taken_over_before_its_end_is_looked_at_again_and_one_that_was_refused_is_not_asked_twice() {
+    let ends = json!({"type": "tool", "tool_name": "task_complete", "tool_input": {"summary": null}});
+    let mut left = planned(&phase_with(&["report.md"]));
+    left.turns = vec![Turn {
+        number: 1,
+        actions: vec![serde_json::from_value(ends).unwrap()],
+        raw: json!({"text": "x"}),
+        fault: None,
+    }];
+    let model = ListModel::new(&plan(1), &[json!(null), json!({"type": "task_complete"})]);
+    let bench = checking();
+    let outcome = bench.drive(&model, left.clone()).await;
+    assert_eq!(outcome, Outcome::Finished(RunStatus::Completed));
+    assert_eq!(bench.names()[0], ["StepStarted", "StepSettled", "Log"]);
+    let result = bench.log.changes().into_iter().find_map(|change| match change {
+        Change::StepSettled { result, .. } => Some(result),
+        _ => None,
+    });
+    left.steps = vec![StoredStep {
+        id: step_id(left.run_id, 1, 0),
+        turn: 1,
+        action: 0,
+        status: StepStatus::Failed,
+        result,
+        started_here: false,
+    }];
+    let bench = checking();
+    assert_eq!(
+        bench.drive(&model, left).await,
+        Outcome::Finished(RunStatus::Completed)
+    );
+    assert_eq!(bench.names(), [vec!["TurnStored"], vec!["Log", "Log", "Status"]]);
 }
 
 /// A tool that says a lot.

@@ -48,7 +48,7 @@ pub struct AgentOptions {
     /// A run that repeats itself is warned, then paused [auto: unless the model is scripted, on, off].
     #[arg(long, env = "AGENT_STALL_DETECTION", default_value = "auto")]
     pub agent_stall_detection: Watch,
-    /// A phase is done when the files its plan names are there [auto: unless the model is scripted, on, off].
+    /// A phase, and the task, is done when the files its plan names are there [auto: unless the model is scripted, on, off].
     #[arg(long, env = "AGENT_CHECK_OUTPUTS", default_value = "auto")]
     pub agent_check_outputs: Watch,
     /// A tool call that must not be repeated and whose worker was lost: ask the user, or tell the model [ask, tell_model].
