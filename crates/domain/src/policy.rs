@@ -273,7 +273,7 @@ pub struct CallFacts<'a> {
     /// What the run has read before, told by its settled steps and never by what the model sees: so a summary or a lost worker
     /// changes nothing.
     pub seen: Labels,
-    /// The call says something that stands neither in what the user wrote nor, of an address, in what tools gave back.
+    /// The call says something that stands neither in what the user wrote nor, of an address, in what strangers published.
     pub says_new: bool,
 }
 

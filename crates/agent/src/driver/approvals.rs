@@ -88,7 +88,7 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
                 tool_input: &input,
                 labels,
                 seen: self.seen(snapshot, labels),
-                says_new: labels.acts_outside && is_new(snapshot, &input),
+                says_new: labels.acts_outside && self.is_new(snapshot, &input),
             },
         );
         match verdict {
@@ -144,6 +144,34 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
             })
     }
 
+    /// Whether a call says what the run made up itself. An address may come from a tool that reads what strangers publish; what
+    /// repeats the run's own words, a message, a file, the output of a program, could carry private data as well.
+    fn is_new(&self, snapshot: &Snapshot, input: &Value) -> bool {
+        let Gate { interrupts, .. } = &snapshot.gate;
+        let said = snapshot
+            .user_messages
+            .iter()
+            .map(|message| message.content.as_str());
+        let answered = interrupts.iter().filter_map(KnownInterrupt::answer);
+        let trusted: Vec<&str> = std::iter::once(snapshot.prompt.as_str())
+            .chain(said)
+            .chain(answered)
+            .collect();
+        let published = |(turn, action): (u32, u32)| {
+            made(snapshot, (turn, action)).is_some_and(|(name, input)| {
+                let labels = self.tools.labels_of(&name, &input);
+                labels.reads_untrusted && !labels.reads_private
+            })
+        };
+        let steps = snapshot.steps.iter();
+        let results = steps.filter_map(|step| Some(((step.turn, step.action), step.result.as_ref()?)));
+        let outputs: Vec<&Value> = results
+            .filter(|(place, _)| published(*place))
+            .map(|(_, result)| &result.output)
+            .collect();
+        says_new(input, &trusted, &outputs)
+    }
+
     /// One commit: every call of this turn that has to be asked for, and the wait.
     fn questions(&self, snapshot: &Snapshot, machine: &Supervisor) -> Vec<Change> {
         let asks = machine
@@ -195,22 +223,6 @@ fn made(snapshot: &Snapshot, (turn, action): (u32, u32)) -> Option<(String, Valu
         .and_then(KnownInterrupt::edited_input);
     let input = edited.or(call.tool_input.as_ref()).cloned();
     Some((name, input.unwrap_or_else(|| json!({}))))
-}
-
-fn is_new(snapshot: &Snapshot, input: &Value) -> bool {
-    let Gate { interrupts, .. } = &snapshot.gate;
-    let said = snapshot
-        .user_messages
-        .iter()
-        .map(|message| message.content.as_str());
-    let answered = interrupts.iter().filter_map(KnownInterrupt::answer);
-    let trusted: Vec<&str> = std::iter::once(snapshot.prompt.as_str())
-        .chain(said)
-        .chain(answered)
-        .collect();
-    let results = snapshot.steps.iter().filter_map(|step| step.result.as_ref());
-    let outputs: Vec<&Value> = results.map(|result| &result.output).collect();
-    says_new(input, &trusted, &outputs)
 }
 
 fn waits(asks: &[Box<NewInterrupt>]) -> [Change; 2] {
