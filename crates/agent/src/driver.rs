@@ -13,6 +13,7 @@ mod spending;
 mod step_events;
 mod together;
 mod tool_calls;
+mod watch;
 
 use self::care::Care;
 use crate::parse;

@@ -75,11 +75,12 @@ impl Purse {
         self.reached(worst, now)
     }
 
-    /// The cap that leaves no room for another step.
-    pub fn reached_by_step(&self, tool_name: &str, now: Timestamp) -> Option<Reached> {
+    /// The cap that leaves no room for another step behind so many that are not counted yet.
+    pub fn reached_by_step(&self, tool_name: &str, before: usize, now: Timestamp) -> Option<Reached> {
         let sandbox = i64::from(SANDBOXED.contains(&tool_name));
+        let before = i64::try_from(before).unwrap_or(i64::MAX);
         let next = Spend::default()
-            .with(Dimension::Steps, 1)
+            .with(Dimension::Steps, before.saturating_add(1))
             .with(Dimension::Sandbox, sandbox);
         self.reached(next, now)
     }

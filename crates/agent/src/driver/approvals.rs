@@ -42,6 +42,7 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
         match self.admission(snapshot, due) {
             Admission::Run(due) => Ok(Some(due)),
             Admission::Settle(due, result) => {
+                self.may_begin_step(snapshot, &due).await?;
                 let effect = self.tools.effect_of(&called(&due).0, &called(&due).1);
                 let begun = start_step(snapshot, &due, effect);
                 let (stored, next) = settled(snapshot, machine, &due, (result, 0));

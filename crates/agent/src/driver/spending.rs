@@ -1,21 +1,20 @@
 //! Model calls and their price: what is asked before a call, what is stored of tries that failed, and the pause when a
 //! budget leaves no room.
 
+use super::watch::Watch;
 use super::{Driver, Flow, Outcome, cause_of, refused};
 use crate::planner::Asks;
 use crate::ports::{
-    CallWatch, FailedCall, Model, ModelError, ModelReply, ModelRequest, Purpose, RemoteTools, RunLog,
-    Sandbox, Workspace,
+    FailedCall, Model, ModelError, ModelReply, ModelRequest, Purpose, RemoteTools, RunLog, Sandbox, Workspace,
 };
-use crate::purse::{chars, request_tokens, tokens, worst_case};
+use crate::purse::{request_tokens, tokens, worst_case};
 use crate::snapshot::Snapshot;
 use crate::supervisor::DueTool;
-use domain::budget::{Dimension, Reached, Spend, price_unknown};
+use domain::budget::{Reached, Spend, price_unknown};
 use domain::change::{Change, RunError};
 use domain::waiting::{WaitKind, waiting};
-use domain::{Clock, NewEvent, RunStatus, Usage};
+use domain::{NewEvent, RunStatus, Usage};
 use serde_json::{Value, json};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Asks the model on behalf of a run in this status.
@@ -83,22 +82,13 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
     /// One model call, its retries included. What its failed tries used is stored before anything else happens.
     pub(super) async fn ask(&self, status: RunStatus, request: &ModelRequest) -> Flow<ModelReply> {
         let worst = self.may_spend(status, request).await?;
-        let watch = Watch {
-            log: self.log,
-            clock: self.clock,
-            turn: turn_of(request),
-            worst,
-            failed: Mutex::default(),
-            shown: AtomicU32::new(0),
-            spoke: AtomicBool::new(false),
-            said: AtomicUsize::new(0),
-        };
+        let watch = Watch::new(self.log, self.clock, turn_of(request), worst);
         let called = self.model.call_watched(request, &watch, &self.cancel);
         let called = self.until_cancelled(called).await;
         watch.end();
-        let mut failed = std::mem::take(&mut *watch.failed.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut failed = watch.failed_tries();
         if let Err(Outcome::Paused | Outcome::HandedBack) = &called {
-            failed.extend(self.cut_off(request, watch.said.load(Ordering::Relaxed)));
+            failed.extend(self.cut_off(request, watch.said()));
         }
         if !failed.is_empty() {
             self.commit(self.billed(request, failed)).await?;
@@ -181,7 +171,7 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
             return Ok(());
         }
         match self
-            .still(|purse| purse.reached_by_step(name_of(due), self.clock.now()))
+            .still(|purse| purse.reached_by_step(name_of(due), 0, self.clock.now()))
             .await?
         {
             Some(over) => Err(self.over_budget(RunStatus::Executing, over).await),
@@ -189,9 +179,12 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
         }
     }
 
-    /// Whether a step may ride along with another commit; one that may not is judged again on its own.
-    pub(super) fn has_room_for_step(&self, due: &DueTool) -> bool {
-        let reached = |purse: &crate::purse::Purse| purse.reached_by_step(name_of(due), self.clock.now());
+    /// Whether a step may ride along with a commit that begins these already; one that may not is judged again on its own.
+    pub(super) fn has_room_for_step(&self, due: &DueTool, commit: &[Change]) -> bool {
+        let begins = |change: &&Change| matches!(change, Change::StepStarted(_));
+        let before = commit.iter().filter(begins).count();
+        let reached =
+            |purse: &crate::purse::Purse| purse.reached_by_step(name_of(due), before, self.clock.now());
         self.log.purse().and_then(reached).is_none()
     }
 
@@ -286,64 +279,5 @@ const fn turn_of(request: &ModelRequest) -> u32 {
     match request.purpose {
         Purpose::Plan { .. } => 0,
         Purpose::Turn { number } => number,
-    }
-}
-
-/// Passes a reply's text on while it comes, and keeps what failed tries used.
-struct Watch<'a, L> {
-    log: &'a L,
-    clock: &'a dyn Clock,
-    turn: u32,
-    worst: Spend,
-    failed: Mutex<Vec<FailedCall>>,
-    /// Tries whose text was shown.
-    shown: AtomicU32,
-    spoke: AtomicBool,
-    /// Characters of the try under way.
-    said: AtomicUsize,
-}
-
-impl<L: RunLog> Watch<'_, L> {
-    /// Nothing more comes: what was held back of the text is shown.
-    fn end(&self) {
-        if self.spoke.load(Ordering::Relaxed) {
-            self.log
-                .show_text(self.turn, self.shown.load(Ordering::Relaxed), "");
-        }
-    }
-}
-
-impl<L: RunLog> CallWatch for Watch<'_, L> {
-    fn text(&self, text: &str) {
-        self.spoke.store(true, Ordering::Relaxed);
-        self.said.fetch_add(chars(text), Ordering::Relaxed);
-        let try_number = self.shown.load(Ordering::Relaxed);
-        self.log.show_text(self.turn, try_number, text);
-    }
-
-    fn failed(&self, call: FailedCall) {
-        self.shown.fetch_add(1, Ordering::Relaxed);
-        self.said.store(0, Ordering::Relaxed);
-        self.failed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(call);
-    }
-
-    /// Tries that used tokens leave less for the next one. What is set aside for a day is for one call only.
-    fn may_try_again(&self) -> bool {
-        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        if failed.is_empty() {
-            return true;
-        }
-        let used = failed
-            .iter()
-            .fold(Spend::default(), |sum, call| sum.plus(Spend::of_call(call.usage)));
-        let over = |purse: &crate::purse::Purse| {
-            purse
-                .reached_by_call(self.worst.plus(used), self.clock.now())
-                .is_some()
-        };
-        used.get(Dimension::Tokens) == 0 || !(self.log.sets_aside() || self.log.purse().is_some_and(over))
     }
 }

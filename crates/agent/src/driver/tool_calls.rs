@@ -34,7 +34,7 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
             && !self.soft.is_cancelled()
             && !phases::ends_task(&due)
             && snapshot.step(due.turn, due.action).is_none()
-            && self.has_room_for_step(&due)
+            && self.has_room_for_step(&due, next)
         {
             let Some(due) = self.may_begin(snapshot, due) else {
                 return;

@@ -138,6 +138,30 @@ async fn a_run_paused_before_its_plan_plans_after_the_raise() {
     assert_eq!(statuses(&bench), [RunStatus::Completed]);
 }
 
+#[tokio::test]
+async fn steps_that_begin_in_one_commit_stop_at_the_cap_too() {
+    let bench = bench(&json!({"steps": 2}));
+    let all = json!([tool(), tool(), tool(), tool()]);
+    let outcome = bench.drive(&Priced::new(&[all]), executing()).await;
+    assert_eq!(outcome, Outcome::Waiting);
+    let names = bench.names().concat();
+    let begun = names.iter().filter(|name| *name == "StepStarted");
+    assert_eq!(begun.count(), 2, "{names:?}");
+    assert_eq!(waits_for(&bench)["spent"], 2);
+}
+
+#[tokio::test]
+async fn a_call_that_is_refused_is_a_step_too_and_not_taken_beyond_the_cap() {
+    let bench = bench(&json!({"steps": 1}));
+    let mut denied = executing();
+    denied.gate.policy = domain::Policy::parse(&json!({"message": "deny"})).unwrap();
+    let all = json!([tool(), tool()]);
+    assert_eq!(bench.drive(&Priced::new(&[all]), denied).await, Outcome::Waiting);
+    let names = bench.names().concat();
+    let begun = names.iter().filter(|name| *name == "StepStarted");
+    assert_eq!(begun.count(), 1, "{names:?}");
+}
+
 fn billed(bench: &Bench) -> Vec<(String, Usage)> {
     let of = |change: &Change| match change {
         Change::CallBilled { key, usage, .. } => Some((key.clone(), *usage)),

@@ -329,6 +329,36 @@ async fn a_settled_step_is_never_run_again() {
     assert!(!format!("{:?}", bench.log.changes()).contains("Step"));
 }
 
+/// Of the turn only what has happened is stored; the question is asked by whoever goes on after the resume.
+#[tokio::test]
+async fn a_question_that_meets_a_pause_is_asked_after_the_resume() {
+    let asks = json!({"type": "request_input", "message": "which colour?"});
+    let model = ListModel::new(&plan(1), &[asks]);
+    let mut run = snapshot();
+    run.status = RunStatus::Executing;
+    run.plan = Some(Plan::from_value(&plan(1)).unwrap());
+    let bench = Bench::new();
+    bench.log.refuse(CommitError::Paused);
+    assert_eq!(bench.drive(&model, run.clone()).await, Outcome::Paused);
+    assert_eq!(bench.names(), [vec!["TurnStored"]]);
+    let stored = bench.log.changes().into_iter().find_map(|change| match change {
+        Change::TurnStored { turn, .. } => Some(turn),
+        _ => None,
+    });
+    run.turns.extend(stored);
+    let resumed = Bench::new();
+    assert_eq!(resumed.drive(&model, run).await, Outcome::Waiting);
+    assert_eq!(
+        resumed.names(),
+        [vec!["InputRequested", "InterruptOpened", "Waiting", "Status"]]
+    );
+    assert_eq!(
+        model.asked.lock().unwrap().len(),
+        1,
+        "the model is not asked again"
+    );
+}
+
 /// A run that is paused just before a step settles.
 struct PauseAtSettle<'a>(&'a MemoryLog);
 impl agent::ports::RunLog for PauseAtSettle<'_> {
