@@ -140,6 +140,9 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
                     self.look_after(snapshot, &mut care).await?;
                     self.may_go_on()?;
                     let mut ended = machine.before_turn();
+                    if let Some(plan) = snapshot.plan.as_ref().filter(|_| ended.is_empty()) {
+                        ended = machine.outside_plan(plan);
+                    }
                     if ended.is_empty() && !self.can_pay().await? {
                         ended = machine.out_of_credits();
                     }

@@ -19,6 +19,9 @@ use std::time::Duration;
 /// Seconds until an approval that nobody gave counts as rejected, unless set otherwise.
 const APPROVAL_TIMEOUT: Duration = Duration::from_hours(24);
 
+/// Why a person is asked about a plan.
+pub const PLAN_ONLY: &str = "the run was created with plan_only";
+
 /// Rules and interrupts of a run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Gate {
@@ -116,7 +119,7 @@ impl Gate {
                 plan.goal,
                 phases.join("; ")
             )),
-            reason: "the run was created with plan_only".to_owned(),
+            reason: PLAN_ONLY.to_owned(),
             response_schema: approval_schema(),
             expires_at: self.expires_at(now),
             tool_input: Some(value),

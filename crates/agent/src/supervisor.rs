@@ -16,7 +16,7 @@ use crate::snapshot::{Snapshot, assistant_message};
 use domain::action::{Action, ActionKind};
 use domain::change::RunError;
 use domain::ids::RunId;
-use domain::{Change, LogType, NewEvent, RunStatus, ToolResult, Turn};
+use domain::{Change, LogType, NewEvent, Plan, RunStatus, ToolResult, Turn};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
@@ -159,6 +159,15 @@ impl Supervisor {
             RunStatus::Timeout,
             Some(RunError::new("max_iterations", "Maximum iterations reached")),
         )
+    }
+
+    /// Whether the plan holds the present phase; one that was changed by hand may not.
+    pub fn outside_plan(&mut self, plan: &Plan) -> Vec<Change> {
+        if plan.phases.iter().any(|phase| phase.phase_number == self.phase) {
+            return vec![];
+        }
+        let text = format!("Phase {} not found in plan", self.phase);
+        self.end(RunStatus::Failed, Some(RunError::new("phase_not_found", text)))
     }
 
     /// The user cannot pay for another turn.
@@ -335,9 +344,9 @@ impl Supervisor {
 mod tests {
     use super::*;
     use crate::snapshot::{StoredStep, step_id};
+    use domain::Phase;
     use domain::interrupt::{InterruptDecision, InterruptStatus, KnownInterrupt};
     use domain::run::StepStatus;
-    use domain::{Phase, Plan};
     use serde_json::Value;
     use uuid::Uuid;
 

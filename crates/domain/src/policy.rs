@@ -210,6 +210,11 @@ impl Policy {
         all.max().unwrap_or(Access::Deny)
     }
 
+    /// Whether a rule says something of every call of this tool.
+    pub fn names(&self, tool_name: &str) -> bool {
+        self.rule_of(tool_name, tool_name).is_some()
+    }
+
     /// What a rule of this policy, else one of what is below it, says of a name of a call.
     fn rule_of(&self, tool_name: &str, full: &str) -> Option<Access> {
         let below = || self.base.as_ref()?.rule_of(tool_name, full);

@@ -8,6 +8,7 @@ use super::tool_calls::settled;
 use super::{Driver, Flow, Outcome};
 use crate::gate::{self, Gate};
 use crate::ports::{Model, RemoteTools, RunLog, Sandbox, Workspace};
+use crate::replan::REPLAN;
 use crate::snapshot::{Snapshot, assistant_message};
 use crate::step::{called, start_step};
 use crate::supervisor::{DueTool, Supervisor};
@@ -82,16 +83,7 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
         }
         let (name, input) = called(&due);
         let labels = self.tools.labels_of(&name, &input);
-        let verdict = decide_call(
-            &gate.policy,
-            &CallFacts {
-                tool_name: &name,
-                tool_input: &input,
-                labels,
-                seen: self.seen(snapshot, labels),
-                says_new: labels.acts_outside && self.is_new(snapshot, &input),
-            },
-        );
+        let verdict = self.verdict(snapshot, (&name, &input), labels);
         match verdict {
             CallVerdict::Deny { reason } => Admission::Settle(
                 due,
@@ -117,6 +109,27 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
                     }
                 }
             }
+        }
+    }
+
+    /// What the policy says of a call in this run.
+    fn verdict(&self, snapshot: &Snapshot, (name, input): (&str, &Value), labels: Labels) -> CallVerdict {
+        let gate = &snapshot.gate;
+        let verdict = decide_call(
+            &gate.policy,
+            &CallFacts {
+                tool_name: name,
+                tool_input: input,
+                labels,
+                seen: self.seen(snapshot, labels),
+                says_new: labels.acts_outside && self.is_new(snapshot, input),
+            },
+        );
+        match verdict {
+            CallVerdict::Allow if changes_shown_plan(gate, name) => CallVerdict::Ask {
+                reason: gate::PLAN_ONLY.to_owned(),
+            },
+            other => other,
         }
     }
 
@@ -211,6 +224,11 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
             .chain(waits)
             .collect()
     }
+}
+
+/// The plan was shown to a person, who allowed this one and no other; unless a rule says what becomes of new ones.
+fn changes_shown_plan(gate: &Gate, tool_name: &str) -> bool {
+    gate.plan_only && tool_name == REPLAN && !gate.policy.names(REPLAN)
 }
 
 /// The call of a step as it was made.

@@ -200,6 +200,31 @@ async fn a_run_of_plan_only_waits_for_a_person_before_anything_is_done() {
 }
 
 #[tokio::test]
+async fn a_plan_that_a_person_has_seen_is_not_replaced_without_asking() {
+    let other = call(
+        "replan",
+        &json!({"reason": "better", "phases": [{"name": "another"}]}),
+    );
+    for (policy, asked) in [(json!({}), 2), (json!({"replan": "allow"}), 1)] {
+        let mut run = Gated::new(World::default(), &policy);
+        run.gate().plan_only = true;
+        let model = ListModel::new(&plan(2), &[other.clone(), done()]);
+        assert_eq!(run.drive(&model).await, Outcome::Waiting);
+        run.decide(InterruptDecision::Approve, &json!({}));
+        if asked == 2 {
+            assert_eq!(run.drive(&model).await, Outcome::Waiting);
+            assert_eq!(run.opened[1].reason, "the run was created with plan_only");
+            assert_eq!(run.run.plan.as_ref().unwrap().phases[0].name, "p");
+            run.decide(InterruptDecision::Approve, &json!({}));
+        }
+        assert_eq!(run.drive(&model).await, Outcome::Finished(RunStatus::Completed));
+        assert_eq!(run.opened.len(), asked, "{policy}");
+        let revised = |change: &&Change| matches!(change, Change::PlanRevised { plan, .. } if plan.phases[0].name == "another");
+        assert_eq!(run.changes.iter().filter(revised).count(), 1);
+    }
+}
+
+#[tokio::test]
 async fn a_question_of_a_tool_is_answered_by_its_result() {
     let ask = call(
         "ask_user",

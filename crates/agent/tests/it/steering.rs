@@ -230,6 +230,24 @@ async fn a_run_that_is_taken_over_after_a_new_plan_stands_where_it_was() {
     assert_eq!(model.asked.lock().unwrap().len(), 3);
 }
 
+#[tokio::test]
+async fn a_run_in_a_phase_that_its_plan_does_not_hold_fails_and_says_which() {
+    let bench = Bench::new();
+    let mut changed = planned(&plan(3));
+    if let Some(plan) = &mut changed.plan {
+        plan.phases.remove(1);
+        plan.phases.extend(plan.phases.last().cloned());
+    }
+    let next = || json!({"type": "phase_complete"});
+    let model = ListModel::new(&plan(3), &[next(), next(), next()]);
+    assert_eq!(
+        bench.drive(&model, changed).await,
+        Outcome::Finished(RunStatus::Failed)
+    );
+    assert_eq!(model.asked.lock().unwrap().len(), 1);
+    assert!(format!("{:?}", bench.log.changes()).contains("Phase 2 not found in plan"));
+}
+
 fn phase_with(outputs: &[&str]) -> Value {
     json!({"goal": "g", "total_estimated_credits": 0,
         "phases": [{"phase_number": 1, "name": "p", "expected_outputs": outputs}]})
