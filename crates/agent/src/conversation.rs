@@ -126,8 +126,16 @@ fn push_turn(messages: &mut Vec<ChatMessage>, snapshot: &Snapshot, turn: &Turn, 
         }
         return;
     }
+    let mut dropped = false;
     for (index, action) in (0u32..).zip(&turn.actions) {
-        let (content, is_error) = answer(snapshot, (turn.number, index), action, form);
+        let (content, is_error) = if dropped {
+            not_run()
+        } else {
+            answer(snapshot, (turn.number, index), action, form)
+        };
+        // What stands behind a question, or behind an end that was refused, has had no effect.
+        dropped |=
+            action.kind == ActionKind::RequestInput || action.tool_name.as_deref() == Some(TASK_COMPLETE);
         match &action.call_id {
             Some(call_id) if native => messages.push(ChatMessage::ToolResult {
                 call_id: call_id.clone(),
@@ -203,8 +211,12 @@ fn answer(snapshot: &Snapshot, (turn, index): (u32, u32), action: &Action, form:
     }
     match snapshot.step(turn, index).and_then(|step| step.result.as_ref()) {
         Some(result) => (shown(result, action, form), !result.success),
-        None => ("Not run.".to_owned(), true),
+        None => not_run(),
     }
+}
+
+fn not_run() -> (String, bool) {
+    ("Not run.".to_owned(), true)
 }
 
 /// A tool's result as the model sees it.

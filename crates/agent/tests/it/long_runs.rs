@@ -4,6 +4,7 @@
 use super::*;
 use agent::context::tokens_of;
 use agent::ports::{ChatMessage, ToolUse};
+use domain::interrupt::{InterruptStatus, KnownInterrupt};
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -357,6 +358,49 @@ async fn a_run_that_repeats_itself_is_warned_then_paused_with_the_evidence_and_g
         0,
         "eleven turns, three of them after the resume"
     );
+}
+
+#[tokio::test]
+async fn what_stands_behind_a_question_is_told_to_the_model_as_not_run() {
+    let model = Native::new(|_| done());
+    let mut asked = planned();
+    let action = |kind: &str, id: &str| json!({"type": kind, "message": "which?", "call_id": id});
+    let actions = [action("request_input", "q"), action("phase_complete", "p")];
+    let call = |id: &str, name: &str| json!({"id": id, "name": name, "input": {}});
+    asked.turns = vec![Turn {
+        number: 1,
+        actions: actions
+            .map(|action| serde_json::from_value(action).unwrap())
+            .to_vec(),
+        raw: json!({"text": null, "tool_calls": [call("q", "request_input"), call("p", "phase_complete")]}),
+        fault: None,
+    }];
+    let question = agent::gate::question(asked.run_id, (1, 0), "which?");
+    asked.gate.interrupts = vec![KnownInterrupt {
+        id: question.id,
+        kind: question.kind,
+        turn: 1,
+        action: 0,
+        hash: None,
+        status: InterruptStatus::Cancelled,
+        decision: None,
+        response: Value::Null,
+    }];
+    let outcome = Bench::new().drive(&model, asked).await;
+    assert_eq!(outcome, Outcome::Finished(RunStatus::Completed));
+    let results: Vec<(String, bool)> = model
+        .last
+        .lock()
+        .unwrap()
+        .iter()
+        .filter_map(|message| match message {
+            ChatMessage::ToolResult {
+                content, is_error, ..
+            } => Some((content.clone(), *is_error)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(results, [("ok".to_owned(), false), ("Not run.".to_owned(), true)]);
 }
 
 #[tokio::test]

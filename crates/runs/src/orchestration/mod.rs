@@ -277,7 +277,7 @@ impl Orchestration {
             open_steps,
             projection,
         } = locked;
-        let settles_claim = matches!(command, Command::Release(_));
+        let of_worker = matches!(command, Command::Release(_) | Command::Progress(_));
         let is_claim = matches!(command, Command::Claim { .. });
         let decision = match decide(&run.state, command) {
             Ok(decision) => decision,
@@ -286,7 +286,8 @@ impl Orchestration {
         let mut batch = Batch::new(self.context(), run, open_steps);
         batch.writer_epoch = writer;
         let job = enact(&mut batch, decision, lease);
-        if settles_claim {
+        // A worker that lets go has not died, also when it leaves its run to a person.
+        if of_worker && batch.run.state.lease.is_none() {
             batch.run.state.crash_count = 0;
         }
         if is_claim {

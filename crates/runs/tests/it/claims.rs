@@ -81,6 +81,24 @@ async fn a_settled_step_starts_both_counts_again() {
 }
 
 #[tokio::test]
+async fn a_worker_that_leaves_its_run_to_a_person_has_not_died() {
+    let store = store().await;
+    let (mut job, mut epoch) = store.executing().await;
+    for status in [RunStatus::WaitingUser, RunStatus::Paused, RunStatus::WaitingUser] {
+        let left = store.progress(job.run_id, epoch, vec![to(status)]).await.unwrap();
+        assert_eq!((left.run.status, left.run.crash_count), (status, 0));
+        let resume = Command::Resume {
+            user_input: None,
+            job_id: job_id(),
+        };
+        job = store.command(job.run_id, resume).await.unwrap().enqueue.unwrap();
+        let claimed = store.claim(&job, "w").await.unwrap();
+        assert_eq!(claimed.committed.run.crash_count, 1, "{status}");
+        epoch = claimed.epoch;
+    }
+}
+
+#[tokio::test]
 async fn a_job_pushed_by_hand_starts_a_created_run_and_is_dropped_on_any_other() {
     let store = store().await;
     let run = store.created(false).await.run.id;
