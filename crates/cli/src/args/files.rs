@@ -11,6 +11,7 @@ use std::path::PathBuf;
 Examples:
   agentctl files last
   agentctl files last get test.txt
+  agentctl files last artifacts --json | jq -r .content_hash
   agentctl files last pull ./result
   agentctl files zip last -o result.zip
   curl -o test.txt \"$(agentctl files url last test.txt)\"")]
@@ -28,8 +29,18 @@ pub enum FilesAction {
         #[arg(long)]
         json: bool,
     },
-    /// Write one file to stdout
-    Get { path: String },
+    /// What the tools made, newest first: id, step, sha256, size, type, path
+    Artifacts {
+        /// One JSON object per line, as the API gives it
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write one file to stdout; of an artifact, only when its sha256 is right
+    Get {
+        /// Path of a file, or id of an artifact
+        #[arg(value_name = "PATH|ARTIFACT")]
+        path: String,
+    },
     /// Copy all into a directory
     Pull { dir: PathBuf },
     /// Fetch all as one zip
@@ -43,7 +54,7 @@ pub enum FilesAction {
 }
 
 /// Actions that may stand before the run.
-const ACTIONS: [&str; 5] = ["ls", "get", "pull", "zip", "url"];
+const ACTIONS: [&str; 6] = ["ls", "artifacts", "get", "pull", "zip", "url"];
 
 /// Puts the run of `files ACTION RUN` before the action, where the command line expects it: no run has such a name.
 pub fn run_first(mut args: Vec<OsString>) -> Vec<OsString> {
@@ -126,6 +137,10 @@ mod tests {
         assert_eq!(
             swapped("agentctl --home d files url last a"),
             "agentctl --home d files last url a"
+        );
+        assert_eq!(
+            swapped("agentctl files artifacts last --json"),
+            "agentctl files last artifacts --json"
         );
         for same in [
             "agentctl files last",

@@ -119,6 +119,49 @@ impl Api {
         json_of(self.send(request).await?).await
     }
 
+    /// What the tools of a run made, newest first; the newest thousand.
+    pub async fn artifacts(&self, run: &str) -> Result<Vec<Value>, Failure> {
+        let url = self.url(&format!("/agent/run/{run}/artifacts?limit=1000"));
+        let mut answer = json_of(self.send(self.http.get(url).timeout(ANSWER_TIMEOUT)).await?).await?;
+        match answer["artifacts"].take() {
+            Value::Array(artifacts) => Ok(artifacts),
+            _ => Err(Failure::new("the API's answer has no artifacts")
+                .because("this agentctl and the API may be of different versions")),
+        }
+    }
+
+    /// Where an artifact can be fetched without a token: `{"url","expires_at"}`.
+    pub async fn artifact_url(&self, run: &str, artifact: &str) -> Result<Value, Failure> {
+        let url = self.url(&format!("/agent/run/{run}/artifacts/{artifact}?redirect=false"));
+        json_of(self.send(self.http.get(url).timeout(ANSWER_TIMEOUT)).await?).await
+    }
+
+    /// What an address of the store gives, without the token, which is not the store's business; no more than `limit` bytes.
+    pub async fn fetch(&self, url: &str, limit: u64) -> Result<Vec<u8>, Failure> {
+        let failed = |what: &str| {
+            Failure::new(format!("the store's address {what}"))
+                .fix("see `agentctl doctor`; S3_PUBLIC_ENDPOINT of the API must name the store as it is seen from here")
+        };
+        // No word of the address: whoever has it has the file.
+        let cut = |error: reqwest::Error| {
+            failed("does not answer")
+                .because(transport_cause(&error.without_url()))
+                .code(Code::Unreachable)
+        };
+        let mut answer = self.http.get(url).send().await.map_err(cut)?;
+        if !answer.status().is_success() {
+            return Err(failed(&format!("refuses ({})", answer.status().as_u16())));
+        }
+        let mut bytes = vec![];
+        while let Some(chunk) = answer.chunk().await.map_err(cut)? {
+            if (bytes.len() + chunk.len()) as u64 > limit {
+                return Err(failed("gives more than the artifact has"));
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(bytes)
+    }
+
     /// All files of a run as a zip, as it comes.
     pub async fn zip(&self, run: &str) -> Result<Response, Failure> {
         let url = self.url(&format!("/agent/run/{run}/files.zip"));
@@ -242,6 +285,9 @@ async fn refusal(response: Response) -> Failure {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => failure
             .code(Code::Auth)
             .fix("set TOKEN; `agentctl token` makes one for this system"),
+        StatusCode::GONE if body["code"] == "artifact_replaced" => failure.fix(
+            "list them with `agentctl files RUN artifacts`; the newest of a path is the one that is there",
+        ),
         StatusCode::NOT_FOUND => failure.fix("list your runs with `agentctl runs`"),
         status if status.is_server_error() => failure
             .code(if status == StatusCode::SERVICE_UNAVAILABLE {

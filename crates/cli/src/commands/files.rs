@@ -1,7 +1,8 @@
-//! Files of a run, straight from object storage; a zip and addresses through the API.
+//! Files of a run, straight from object storage; a zip, addresses and artifacts through the API.
 
 use crate::args::{FilesAction, FilesArgs};
 use crate::client::Api;
+use crate::commands::artifacts;
 use crate::console::{Console, harmless};
 use crate::failure::{Code, Failure};
 use crate::objects::{Bucket, Object, S3Settings};
@@ -23,7 +24,15 @@ pub async fn files(console: Console, place: &Place, args: &FilesArgs) -> Result<
     match &args.action {
         Some(FilesAction::Zip { output }) => return zip(console, &api, &run, output.as_deref()).await,
         Some(FilesAction::Url { path }) => return url(console, &api, &run, path).await,
+        Some(FilesAction::Artifacts { json }) => return artifacts::list(console, &api, &run, *json).await,
         _ => {}
+    }
+    // An id of no artifact may still be the name of a file.
+    if let Some(FilesAction::Get { path }) = &args.action
+        && let Ok(id) = uuid::Uuid::parse_str(path)
+        && let Some(code) = artifacts::get(console, &api, &run, &id.to_string()).await?
+    {
+        return Ok(code);
     }
     // Also the check that the run is ours: the API answers 404 for anybody else's.
     let answer = api.status(&run, &[]).await?;
@@ -44,7 +53,9 @@ pub async fn files(console: Console, place: &Place, args: &FilesArgs) -> Result<
             Ok(Code::Ok)
         }
         Some(FilesAction::Pull { dir }) => pull(console, &bucket, &prefix, dir).await,
-        Some(FilesAction::Zip { .. } | FilesAction::Url { .. }) => Ok(Code::Ok),
+        Some(FilesAction::Zip { .. } | FilesAction::Url { .. } | FilesAction::Artifacts { .. }) => {
+            Ok(Code::Ok)
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The commands, one module each, and the way to them.
 
+pub mod artifacts;
 pub mod budget;
 pub mod demo;
 pub mod doctor;

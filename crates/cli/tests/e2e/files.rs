@@ -216,3 +216,65 @@ async fn files_are_fetched_as_a_zip_and_by_address_and_cleared_away() {
         "{err}"
     );
 }
+
+#[tokio::test]
+async fn artifacts_are_listed_newest_first_and_fetched_only_as_what_they_say() {
+    let system = Setup::workers(1).start().await;
+    let run = system
+        .begin(&script(&[
+            write("a.txt", "one"),
+            write("a.txt", "two"),
+            write("b.txt", "three"),
+        ]))
+        .await;
+    system.wait_status(&run, "completed", LONG).await;
+    let ctl = |args: &[&str]| {
+        let (code, out, err) = system.files_ctl(args);
+        assert_eq!(code, Some(0), "{args:?}: {err}");
+        out
+    };
+    let listed: Vec<Value> = ctl(&["files", "artifacts", &run, "--json"])
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let paths: Vec<&str> = listed
+        .iter()
+        .map(|line| line["file_path"].as_str().unwrap())
+        .collect();
+    assert_eq!(paths, ["b.txt", "a.txt", "a.txt"]);
+    let [newest, later, replaced] = [0, 1, 2].map(|place| listed[place]["id"].as_str().unwrap());
+    let shown = ctl(&["files", &run, "artifacts"]);
+    let first = shown.lines().next().unwrap();
+    assert!(
+        first.starts_with(newest) && first.contains("step 3") && first.ends_with("b.txt"),
+        "{shown}"
+    );
+    let short = &listed[0]["content_hash"].as_str().unwrap()[..12];
+    assert!(first.contains(&format!(" {short} ")), "{shown}");
+
+    assert_eq!(ctl(&["files", &run, "get", newest]), "three");
+    assert_eq!(ctl(&["files", "get", &run, later]), "two");
+    let refused = |id: &str| {
+        let (code, out, err) = system.files_ctl(&["files", &run, "get", id]);
+        assert_eq!((code, out.as_str()), (Some(1), ""), "{err}");
+        err
+    };
+    let gone = refused(replaced);
+    assert!(
+        gone.contains("(410)") && gone.contains("agentctl files RUN artifacts"),
+        "{gone}"
+    );
+    // Of the same length, by somebody else who writes to the bucket.
+    let key = format!("users/{}/runs/{run}/b.txt", crate::support::USER);
+    let put = system
+        .s3
+        .client()
+        .put_object()
+        .bucket(system.s3.bucket())
+        .key(key);
+    put.body("THREE".as_bytes().to_vec().into()).send().await.unwrap();
+    let other = refused(newest);
+    assert!(other.contains("what arrived is not the artifact"), "{other}");
+    let none = refused("00000000-0000-4000-8000-000000000000");
+    assert!(none.contains("no such file"), "{none}");
+}
