@@ -143,10 +143,13 @@ impl KubernetesSandbox {
     pub async fn start(options: &KubernetesOptions, around: Surroundings) -> Self {
         let stop = CancellationToken::new();
         let hosts = Hosts::of(&around.store);
-        let connected = match Calls::connect(options).await {
-            Err(error) => Err(with_sources(&error)),
-            Ok(_) if hosts.is_none() => Err(format!("S3_ENDPOINT: not a URL: {}", around.store.s3_endpoint)),
-            Ok(calls) => Ok(connect(options, calls, &stop)),
+        // Read once more: a file that went since the settings were checked is missed here, not by each pod.
+        let authorities = options.authorities();
+        let connected = match (Calls::connect(options).await, &authorities) {
+            (Err(error), _) => Err(with_sources(&error)),
+            (_, Err(fault)) => Err(fault.clone()),
+            _ if hosts.is_none() => Err(format!("S3_ENDPOINT: not a URL: {}", around.store.s3_endpoint)),
+            (Ok(calls), Ok(_)) => Ok(connect(options, calls, &stop)),
         };
         if let Err(reason) = &connected {
             tracing::warn!(reason, "no cluster for tools: shell and code will fail");
@@ -154,9 +157,9 @@ impl KubernetesSandbox {
         Self {
             options: Arc::new(options.clone()),
             connected: Arc::new(connected),
+            // Without a cluster nothing is transported.
             transport: Transport::new(&around.workspaces, around.redactor)
-                // Read once more: a file that went since the settings were checked leaves the image's own.
-                .trusting(options.authorities().unwrap_or_default()),
+                .trusting(authorities.unwrap_or_default()),
             hosts: hosts.unwrap_or_default(),
             worker: around.worker,
             ids: around.ids,

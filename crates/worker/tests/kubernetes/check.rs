@@ -1,6 +1,6 @@
 //! `agent-worker check kubernetes`: a line for each thing a tool needs, and which of them is missing.
 
-use crate::setup::{Bed, LIMIT};
+use crate::setup::{Bed, LIMIT, shell};
 use testkit::{Program, bin};
 
 /// Exit code and what it says.
@@ -91,4 +91,21 @@ async fn a_missing_quota_a_refused_pod_a_store_that_is_away_and_a_wrong_clock_ar
     bed.api.go_away().await;
     let (code, said) = check(&bed, &[]).await;
     assert_eq!(code, Some(1), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn authorities_that_went_since_the_settings_were_read_are_missed_at_the_start_and_not_by_each_pod() {
+    let bed = Bed::start().await;
+    let worker = bed.worker(&["--tool-ca-file", "/nowhere/authorities.pem"]).await;
+    let told = worker.sandbox.describe();
+    assert!(
+        told.starts_with("no sandbox: TOOL_CA_FILE /nowhere/authorities.pem: "),
+        "{told}"
+    );
+    let failed = worker.run(&shell("true")).await.unwrap_err().to_string();
+    assert!(
+        failed.contains("TOOL_CA_FILE /nowhere/authorities.pem"),
+        "{failed}"
+    );
+    bed.is_empty().await;
 }
