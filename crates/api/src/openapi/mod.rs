@@ -5,6 +5,7 @@
 //! have all their members but those of [`schema::OPTIONAL`]; text sent in never holds U+0000; what an event stream
 //! carries is described event by event.
 
+pub mod answers;
 pub mod events;
 pub mod files;
 pub mod interrupts;

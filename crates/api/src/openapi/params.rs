@@ -103,7 +103,7 @@ pub struct LogsQuery {
     pub run_id: String,
     /// A page, or the default stream.
     #[param(inline, required = false)]
-    pub mode: super::schema::LogsMode,
+    pub mode: super::answers::LogsMode,
     /// Events of a page.
     #[param(minimum = 1, maximum = 1000, default = 100, required = false)]
     pub limit: i32,

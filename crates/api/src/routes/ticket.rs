@@ -3,9 +3,9 @@
 use crate::auth::User;
 use crate::error::Problem;
 use crate::extract::RunPath;
+use crate::openapi::answers::TicketAnswer;
 use crate::openapi::params::RunIdPath;
 use crate::openapi::refusals::ForRun;
-use crate::openapi::schema::TicketAnswer;
 use crate::state::App;
 use axum::Json;
 use axum::extract::State;

@@ -1,6 +1,7 @@
 use super::*;
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
+use std::io::Read;
 
 const LIMITS: Limits = Limits {
     file_bytes: 1000,
@@ -214,6 +215,30 @@ fn too_many_files_are_refused_before_they_are_looked_at() {
     assert!(matches!(walk(dir.path(), 5), Err(TreeError::LimitExceeded)));
     assert_eq!(walk(dir.path(), 6).unwrap().len(), 6);
     assert_eq!(used(dir.path(), 100).0, 6);
+}
+
+#[test]
+fn files_that_claim_to_be_endless_are_too_large_also_together() {
+    // A file system in memory takes any length of a file with a hole.
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    for name in ["a", "b", "c"] {
+        let file = std::fs::File::create(dir.path().join(name)).unwrap();
+        file.set_len(i64::MAX as u64).unwrap();
+    }
+    let nothing = BTreeMap::new();
+    let before = Before {
+        files: &nothing,
+        stamps: BTreeMap::new(),
+        recent: 0,
+    };
+    let limits = Limits {
+        file_bytes: u64::MAX,
+        ..LIMITS
+    };
+    assert!(matches!(
+        changes(dir.path(), &before, &limits),
+        Err(TreeError::LimitExceeded)
+    ));
 }
 
 proptest! {
