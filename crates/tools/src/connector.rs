@@ -1,8 +1,8 @@
 //! `connector`: a fixed set of operations at GitHub, Linear and Slack, with the worker's own tokens.
 //!
 //! A run may use the types that its `connector_ids` name. An operation that changes something is sent once; when its answer
-//! is lost, nobody knows what became of it, and it is told so. Where a vendor drops what it has done already by an id of
-//! ours, that id is made of the step's idempotency key.
+//! is lost, nobody knows what became of it, and it is told so. Where a vendor takes an id of ours, that id is made of the
+//! step's idempotency key: Linear refuses to make the same twice; of Slack nothing is promised.
 
 mod github;
 mod linear;
@@ -201,7 +201,7 @@ impl Connectors {
         let asked = Asked {
             operation,
             params,
-            once: Uuid::new_v5(&Uuid::NAMESPACE_OID, call.idempotency_key.as_bytes()),
+            once: once(call.idempotency_key),
         };
         Ok((kind, api, kind.request(api, &asked)?))
     }
@@ -214,6 +214,12 @@ impl Connectors {
         }
         lines
     }
+}
+
+/// The same id for the same key, in the form of version 4, which is the one that Linear takes.
+fn once(key: &str) -> Uuid {
+    let named = Uuid::new_v5(&Uuid::NAMESPACE_OID, key.as_bytes());
+    uuid::Builder::from_random_bytes(named.into_bytes()).into_uuid()
 }
 
 async fn checked(kind: Kind, api: &Api) -> Result<String, String> {

@@ -180,7 +180,12 @@ fn make(input: &Value, mutation: &str, made: &mut Vec<(String, Value)>) -> Judge
         return wrong(400, error(&fault), fault);
     }
     let id = input["id"].as_str().unwrap_or_default().to_owned();
-    if made.iter().any(|(other, _)| *other == id) {
+    // "The identifier in UUID v4 format. If none is provided, the backend will generate one."
+    let [version, variant] = [14, 19].map(|place| id.as_bytes().get(place).copied().unwrap_or_default());
+    if !id.is_empty() && (id.len() != 36 || version != b'4' || !b"89ab".contains(&variant)) {
+        return wrong(400, error("id must be a UUID"), format!("id {id}"));
+    }
+    if !id.is_empty() && made.iter().any(|(other, _)| *other == id) {
         return Ok((200, error("id must be unique")));
     }
     made.push((id.clone(), input.clone()));

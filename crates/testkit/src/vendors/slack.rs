@@ -66,7 +66,8 @@ fn post(request: &Request, made: &mut Vec<(String, Value)>) -> Judged {
         Member("channel", Type::Text, true),
         Member("text", Type::Text, true),
         Member("thread_ts", Type::Text, false),
-        // Named by the errors of this method: the id that a message is known by.
+        // Named only by the errors of this method, and meant for Slack's own clients: whether the real one drops a
+        // second message of the same id, as this one does, is not promised.
         Member("client_msg_id", Type::Text, false),
     ];
     if let Some(fault) = fault_of(&request.body, &members) {

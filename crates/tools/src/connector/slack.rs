@@ -73,7 +73,7 @@ fn posted(api: &Api, asked: &Asked<'_>) -> Result<RequestBuilder, Refusal> {
     let mut body = json!({
         "channel": filled("channel", channel.channel)?,
         "text": text,
-        // Slack drops a message whose id it has seen.
+        // Slack's own clients send it with each try of a message. It is no documented argument: nothing is promised by it.
         "client_msg_id": asked.once,
     });
     if let Some(thread) = message.thread_ts {
