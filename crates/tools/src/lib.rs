@@ -14,9 +14,11 @@ mod input;
 pub mod launch;
 pub mod mcp;
 mod options;
+mod overview;
 mod run;
 mod search;
 mod unconfigured;
 
 pub use options::{SetupError, ToolOptions};
+pub use overview::{ToolFault, ToolLine};
 pub use run::{OfRun, RunTools, Tools};

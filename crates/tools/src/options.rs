@@ -134,6 +134,12 @@ impl ToolOptions {
             let fault = address(setting, value.as_deref(), GITHUB_URL).err()?;
             Some(fault.to_string())
         });
+        let of_mcp = self.mcp.fault().map(|fault| fault.to_string());
+        of_urls.chain(self.limit_faults()).chain(of_mcp).collect()
+    }
+
+    /// Of numbers.
+    pub(crate) fn limit_faults(&self) -> impl Iterator<Item = String> + use<> {
         let limits = [
             (
                 "VENDOR_TIMEOUT_SECONDS",
@@ -147,12 +153,10 @@ impl ToolOptions {
             ),
             ("FETCH_MAX_BYTES", self.fetch_max_bytes, LARGEST_FETCH),
         ];
-        let of_limits = limits
+        limits
             .into_iter()
             .filter(|(_, value, largest)| !(1..=*largest).contains(value))
-            .map(|(setting, _, largest)| format!("{setting}: must be 1 to {largest}"));
-        let of_mcp = self.mcp.fault().map(|fault| fault.to_string());
-        of_urls.chain(of_limits).chain(of_mcp).collect()
+            .map(|(setting, _, largest)| format!("{setting}: must be 1 to {largest}"))
     }
 
     /// The search vendor: the first whose key, or address, is set.

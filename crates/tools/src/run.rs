@@ -100,14 +100,18 @@ impl Tools {
         &self.mcp
     }
 
-    /// One line per tool that is set up; connectors are asked whether they know their token. A search would cost.
+    /// One line per tool that is set up; connectors are asked whether they know their token, a browser is looked for. A search
+    /// would cost.
     pub async fn check(&self) -> Vec<(String, Result<String, String>)> {
-        let browser = self.browser.is_configured().then(|| self.browser.describe());
-        let servers = self.mcp.is_configured().then(|| self.mcp.describe());
+        let browser = match self.browser.is_configured() {
+            true => Some(self.browser.check().await),
+            false => None,
+        };
+        let servers = self.mcp.is_configured().then(|| Ok(self.mcp.describe()));
         let ours = [("browser", browser), ("MCP servers", servers)];
         let ours = ours
             .into_iter()
-            .filter_map(|(name, said)| Some((name.to_owned(), Ok(said?))));
+            .filter_map(|(name, said)| Some((name.to_owned(), said?)));
         let search = self
             .shared
             .search

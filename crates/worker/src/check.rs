@@ -12,6 +12,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 use tools::Tools;
+pub use tools::{ToolLine, ToolOptions};
 
 const ALL: [Target; 5] = [
     Target::Postgres,

@@ -10,7 +10,7 @@ use crate::failure::{Code, Failure};
 use crate::objects::{Bucket, S3Settings};
 use crate::place::Place;
 use crate::up::{binaries, process::ProcessId};
-use bootstrap::settings::{Faults, Lookup, Validate, try_parse};
+use bootstrap::settings::{Faults, Lookup, Refusal, Validate, fault_lines, try_parse};
 use runs::{Db, DbOptions};
 use serde_json::json;
 
@@ -124,6 +124,14 @@ struct Database {
     options: DbOptions,
 }
 
+/// What is wrong with the settings, in one line.
+fn why(refusal: &Refusal) -> String {
+    match refusal {
+        Refusal::Settings(faults) => fault_lines(faults).join("; "),
+        Refusal::CommandLine(error) => error.to_string(),
+    }
+}
+
 impl Validate for Database {
     fn faults(&self) -> Faults {
         Faults::default()
@@ -139,7 +147,7 @@ async fn postgres(place: &Place) -> Vec<Check> {
     let options = match try_parse::<Database>(["doctor".into()], &lookup) {
         Ok(database) => database.options,
         Err(refusal) => {
-            let failure = down("the settings are wrong").because(format!("{refusal:?}"));
+            let failure = down("the settings are wrong").because(why(&refusal));
             return vec![Check::new("postgres", "read the settings", Err(failure))];
         }
     };

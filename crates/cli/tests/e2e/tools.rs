@@ -102,3 +102,72 @@ async fn a_message_whose_worker_was_killed_is_asked_about_and_not_posted_again_b
     system.wait_status(&run, "waiting_user", LONG).await;
     assert_eq!(vendors.requests().len(), 1);
 }
+
+/// What `agentctl doctor` says of each tool, by name, with these settings and no system at all.
+fn doctor(settings: &[(&str, &str)]) -> std::collections::HashMap<String, Value> {
+    let nothing = testkit::free_port();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_agentctl"));
+    command
+        .args(["doctor", "--json"])
+        .current_dir("/")
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap())
+        .env("API_URL", format!("http://127.0.0.1:{nothing}"))
+        .env("REDIS_URL", format!("redis://127.0.0.1:{nothing}"))
+        .env("DATABASE_URL", format!("postgres://u:p@127.0.0.1:{nothing}/x"))
+        .envs(settings.iter().copied());
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let parsed = lines
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    parsed
+        .map(|line| (line["check"].as_str().unwrap().to_owned(), line))
+        .collect()
+}
+
+#[test]
+fn the_doctor_tells_what_the_tools_are_set_to_and_which_setting_is_broken() {
+    let bare = doctor(&[("TOOL_EXECUTOR", "none")]);
+    assert!(
+        bare["executor"]["answer"].as_str().unwrap().starts_with("none: "),
+        "{bare:?}"
+    );
+    assert!(!bare.contains_key("sandbox"));
+    for name in ["search", "connectors", "browser", "mcp"] {
+        assert_eq!(bare[name]["ok"], true, "{:?}", bare[name]);
+        assert!(
+            bare[name]["answer"]
+                .as_str()
+                .unwrap()
+                .starts_with("not configured")
+        );
+    }
+    let broken = doctor(&[
+        ("TOOL_EXECUTOR", "cloud"),
+        ("SEARXNG_URL", "ftp://h/"),
+        ("BROWSER_CDP_URL", "http://127.0.0.1:1"),
+        ("MCP_SERVERS_FILE", "/nowhere/mcp.json"),
+        ("SLACK_BOT_TOKEN", "xoxb-secret"),
+    ]);
+    for (name, said) in [
+        ("executor", "TOOL_EXECUTOR: no such executor: cloud"),
+        ("search", "SEARXNG_URL: "),
+        ("browser", "BROWSER_CDP_URL: no connection"),
+        ("mcp", "MCP_SERVERS_FILE: /nowhere/mcp.json: "),
+    ] {
+        let line = &broken[name];
+        assert_eq!(line["ok"], false, "{line}");
+        assert!(line["answer"].as_str().unwrap().starts_with(said), "{line}");
+        assert!(line["fix"].is_string(), "{line}");
+    }
+    assert_eq!(broken["connectors"]["ok"], true);
+    assert!(!format!("{broken:?}").contains("xoxb-secret"));
+    let unread = doctor(&[("FETCH_MAX_BYTES", "many")]);
+    let answer = unread["tools"]["answer"].as_str().unwrap();
+    assert!(
+        answer.contains("FETCH_MAX_BYTES") && !answer.contains('{'),
+        "{answer}"
+    );
+}

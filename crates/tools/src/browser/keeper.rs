@@ -10,10 +10,33 @@ use std::sync::Arc;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
-/// From now on each request of a session, and of those it makes, waits to be judged.
-pub(super) async fn judge(cdp: &Cdp, session: &str) -> Result<(), CdpFault> {
-    let all = json!({"patterns": [{"urlPattern": "*"}]});
-    cdp.ask(Some(session), "Fetch.enable", all, QUICK).await?;
+/// Takes away what reaches a network without a request that could be judged, and what works on unseen by this session.
+const ONE_WAY: &str = "for (const way of ['WebSocket', 'WebSocketStream', 'WebTransport', 'RTCPeerConnection', \
+    'webkitRTCPeerConnection', 'SharedWorker']) delete globalThis[way]; \
+    if (globalThis.Navigator) delete Navigator.prototype.serviceWorker;";
+
+/// From now on each request of a session, and of those it makes, waits to be judged. `kind` is the browser's word for what the
+/// session belongs to, which has not begun yet or is empty. A worker's requests are told in the session of its page.
+pub(super) async fn judge(cdp: &Cdp, session: &str, kind: &str) -> Result<(), CdpFault> {
+    if kind == "worker" {
+        let script = json!({"expression": ONE_WAY});
+        cdp.ask(Some(session), "Runtime.evaluate", script, QUICK).await?;
+    } else {
+        let all = json!({"patterns": [{"urlPattern": "*"}]});
+        cdp.ask(Some(session), "Fetch.enable", all, QUICK).await?;
+        cdp.ask(Some(session), "Page.enable", json!({}), QUICK).await?;
+        let no = json!({"isAllowed": false});
+        cdp.ask(Some(session), "Page.setPrerenderingAllowed", no, QUICK)
+            .await?;
+        let script = json!({"source": ONE_WAY, "runImmediately": true});
+        cdp.ask(
+            Some(session),
+            "Page.addScriptToEvaluateOnNewDocument",
+            script,
+            QUICK,
+        )
+        .await?;
+    }
     let attach = json!({"autoAttach": true, "waitForDebuggerOnStart": true, "flatten": true});
     cdp.ask(Some(session), "Target.setAutoAttach", attach, QUICK)
         .await?;
@@ -76,7 +99,8 @@ impl Keeper {
                     return Ok(());
                 };
                 // One that cannot be judged stays where it is: stopped before its first request.
-                judge(&self.cdp, child).await?;
+                let kind = params["targetInfo"]["type"].as_str().unwrap_or_default();
+                judge(&self.cdp, child, kind).await?;
                 self.quick(Some(child), "Runtime.runIfWaitingForDebugger", json!({}))
                     .await
             }

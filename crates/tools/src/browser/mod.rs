@@ -3,8 +3,9 @@
 //! Invariants:
 //! - A local browser runs in a sandbox of its own, with an empty profile and no way out but our guarded proxy. It ends with the
 //!   session, the session with the drive of its run: pages and cookies carry over between the steps of a drive.
-//! - A remote browser gets a context of its own for each session. Its requests are judged one by one before they are sent; it
-//!   resolves names itself, so there a name that changes its address is told apart only by the resolver here.
+//! - A remote browser gets a context of its own for each session. Its requests are judged one by one before they are sent, and
+//!   ways out that are no requests (sockets, peer connections) are taken from its pages; it resolves names itself, so there a
+//!   name that changes its address is told apart only by the resolver here.
 //! - Addresses are judged before a page is opened and again where an action led to.
 //! - What a page says is data: sizes are limited, its dialogs are declined, its downloads refused.
 
@@ -14,6 +15,7 @@ mod input;
 mod keeper;
 mod options;
 mod page;
+mod remote;
 mod start;
 mod wire;
 

@@ -20,6 +20,8 @@ pub(super) const QUICK: Duration = Duration::from_secs(10);
 const LEAVES_WITHIN: Duration = Duration::from_millis(200);
 const WIDTH: u32 = 1280;
 const HEIGHT: u32 = 800;
+/// How the browser tells of a request that our keeper refused, on the way of a redirect for example.
+const REFUSED: &str = "net::ERR_ACCESS_DENIED";
 /// There is one window: what would open another one opens here.
 const ONE_WINDOW: &str = "window.open = function (url) { if (url) { location.href = url; } return null; };";
 
@@ -119,7 +121,7 @@ impl Page {
             self.ask(method, params, QUICK).await?;
         }
         if judged {
-            judge(&self.cdp, &self.session).await?;
+            judge(&self.cdp, &self.session, "page").await?;
         }
         Ok(())
     }
@@ -139,8 +141,10 @@ impl Page {
         let answer = self
             .ask("Page.navigate", json!({"url": url.as_str()}), left(until))
             .await?;
-        if let Some(error) = answer["errorText"].as_str().filter(|text| !text.is_empty()) {
-            return Err(Fault::NotLoaded(error.to_owned()));
+        match answer["errorText"].as_str() {
+            None | Some("") => {}
+            Some(REFUSED) => return Err(Fault::NotAllowed),
+            Some(error) => return Err(Fault::NotLoaded(error.to_owned())),
         }
         // None: it only moved within the document.
         match answer["loaderId"].as_str() {

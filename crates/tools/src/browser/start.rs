@@ -1,19 +1,17 @@
-//! Where the browser of a session comes from: a local Chromium in a sandbox, or a remote one at its debugging address.
+//! Where the browser of a session comes from: a local Chromium in a sandbox, or a remote one ([`super::remote`]).
 
 use super::actions::{Done, navigate, run};
 use super::cdp::Cdp;
 use super::input::{Action, Input};
 use super::options::BrowserOptions;
 use super::page::{Fault, Page};
-use super::wire;
+use super::{remote, wire};
 use crate::launch::{LastWords, Launch, LaunchFault, Launcher, Network, PROXY_HERE, SCRATCH_HERE, Size};
-use outbound::{Guard, ProxyService, Redirects};
-use reqwest::{ClientBuilder, Url};
-use serde_json::Value;
+use outbound::{Guard, ProxyService};
 use std::any::Any;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 /// Names a Chromium goes by.
@@ -21,7 +19,6 @@ const NAMES: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 const DIRS: [&str; 3] = ["/usr/bin", "/usr/local/bin", "/bin"];
 /// `BROWSER_BIN` that stands for whichever is found first.
 const AUTO: &str = "auto";
-const ASK_LIMIT: Duration = Duration::from_secs(10);
 /// Standard input and output become the two pipes of the debugging protocol.
 const WITH_PIPES: &str = r#"exec "$@" 3<&0 4>&1 0</dev/null 1>&2"#;
 const ARGUMENTS: [&str; 27] = [
@@ -164,6 +161,11 @@ impl Browser {
         !matches!(self.how, How::Not)
     }
 
+    /// Whether it is started here.
+    pub(crate) fn is_local(&self) -> bool {
+        matches!(self.how, How::Local(_))
+    }
+
     /// For the log and for `check`; no addresses, which may hold secrets.
     pub fn describe(&self) -> String {
         match &self.how {
@@ -171,6 +173,22 @@ impl Browser {
             How::Local(bin) => format!("{} in a sandbox", bin.display()),
             How::Remote(_) => "remote at BROWSER_CDP_URL".to_owned(),
         }
+    }
+
+    /// Whether there is a browser: its program, or an answer at its address. Nothing is started.
+    pub(crate) async fn check(&self) -> Result<String, String> {
+        match &self.how {
+            How::Not => {}
+            How::Local(bin) => {
+                is_program(bin).map_err(|fault| format!("BROWSER_BIN {}: {fault}", bin.display()))?
+            }
+            How::Remote(url) => {
+                let told = remote::version(url).await;
+                let told = told.map_err(|fault| format!("BROWSER_CDP_URL: {fault}"))?;
+                return Ok(format!("{told} answers at BROWSER_CDP_URL"));
+            }
+        }
+        Ok(self.describe())
     }
 
     /// Starts or reaches a browser and opens a page in it.
@@ -213,48 +231,13 @@ impl Browser {
 
     async fn remote(&self, url: &str) -> Result<Session, LaunchFault> {
         let fault = |error: String| LaunchFault(format!("BROWSER_CDP_URL: {error}"));
-        let socket = socket_of(url).await.map_err(fault)?;
-        let cdp = Cdp::over(wire::socket(&socket).await.map_err(fault)?);
+        let cdp = remote::reached(url).await.map_err(fault)?;
         let page = Page::open(cdp, self.guard.clone(), true).await;
         Ok(Session {
             page: page.map_err(|error| fault(error.to_string()))?,
             proxy: None,
             _alive: None,
         })
-    }
-}
-
-/// The address of the socket: given as such, or asked for as debugging clients do.
-async fn socket_of(url: &str) -> Result<String, String> {
-    let url = Url::parse(url).map_err(|error| error.to_string())?;
-    match url.scheme() {
-        "ws" => return Ok(url.into()),
-        "http" => {}
-        other => return Err(format!("{other} is not supported: http or ws")),
-    }
-    let about = url.join("/json/version").map_err(|error| error.to_string())?;
-    let client = Guard::new(false)
-        .trusting([&url])
-        .client(ClientBuilder::new().timeout(ASK_LIMIT), Redirects::No);
-    let client = client.map_err(|error| error.to_string())?;
-    let answer = client
-        .get(about)
-        .send()
-        .await
-        .map_err(|error| error.to_string())?;
-    let body = outbound::read_body(answer, 64 * 1024, Instant::now() + ASK_LIMIT).await;
-    let body = body.map_err(|error| error.to_string())?;
-    let told: Value = serde_json::from_slice(&body.bytes).map_err(|error| error.to_string())?;
-    let socket = told["webSocketDebuggerUrl"]
-        .as_str()
-        .and_then(|text| Url::parse(text).ok());
-    let mut socket = socket.ok_or("it told no webSocketDebuggerUrl")?;
-    // It names itself as it sees itself; the way there is the operator's.
-    let moved = socket.set_host(url.host_str()).is_ok() && socket.set_port(url.port()).is_ok();
-    if moved && socket.scheme() == "ws" {
-        Ok(socket.into())
-    } else {
-        Err("it told an address that is no ws address".to_owned())
     }
 }
 
@@ -273,6 +256,14 @@ fn command(bin: &Path) -> Vec<String> {
         .collect()
 }
 
+fn is_program(bin: &Path) -> std::io::Result<()> {
+    let meta = std::fs::metadata(bin)?;
+    if meta.is_file() && meta.permissions().mode() & 0o111 != 0 {
+        return Ok(());
+    }
+    Err(std::io::Error::other("is no program"))
+}
+
 fn found(bin: &Path) -> Option<PathBuf> {
     if bin != Path::new(AUTO) {
         return Some(bin.to_owned());
@@ -286,17 +277,6 @@ fn found(bin: &Path) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test]
-    async fn an_address_for_debugging_is_a_socket_or_is_asked_for() {
-        assert_eq!(
-            socket_of("ws://127.0.0.1:1/x").await.unwrap(),
-            "ws://127.0.0.1:1/x"
-        );
-        for refused in ["wss://example.org/", "ftp://example.org/", "nonsense"] {
-            assert!(socket_of(refused).await.is_err(), "{refused}");
-        }
-    }
 
     #[test]
     fn the_command_has_one_way_out() {

@@ -3,12 +3,17 @@
 use futures::channel::mpsc;
 use futures::{Sink, SinkExt as _, Stream, StreamExt as _};
 use std::io;
+use std::time::Duration;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_util::task::AbortOnDropHandle;
 
 /// Largest message of a browser: a screenshot as text fits well.
 pub(super) const LARGEST_MESSAGE: usize = 32 * 1024 * 1024;
+/// A browser that is not ours takes its leave within this time.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 /// Messages that wait for a slow reader.
 const WAITING: usize = 64;
 
@@ -91,18 +96,7 @@ where
 {
     let (out, mut to_send) = mpsc::channel::<String>(WAITING);
     let (mut received, incoming) = mpsc::channel(WAITING);
-    tokio::spawn(async move {
-        while let Some(text) = to_send.next().await {
-            if sink.send(Message::text(text)).await.is_err() {
-                return;
-            }
-        }
-        // The browser is not ours: it may only know that nobody listens any more.
-        if sink.close().await.is_err() {
-            tracing::debug!("the browser was gone already");
-        }
-    });
-    tokio::spawn(async move {
+    let reading = AbortOnDropHandle::new(tokio::spawn(async move {
         while let Some(message) = stream.next().await {
             let text = match message {
                 Ok(Message::Text(text)) => Ok(text.to_string()),
@@ -113,6 +107,18 @@ where
             if received.send(text).await.is_err() {
                 return;
             }
+        }
+    }));
+    tokio::spawn(async move {
+        while let Some(text) = to_send.next().await {
+            if sink.send(Message::text(text)).await.is_err() {
+                return;
+            }
+        }
+        // The browser is not ours: it may only know that nobody listens any more. One that does not close in turn is left.
+        let closed = async { sink.close().await.is_ok() && reading.await.is_ok() };
+        if timeout(CLOSE_LIMIT, closed).await != Ok(true) {
+            tracing::debug!("the browser was gone already, or did not take its leave");
         }
     });
     Wire { out, incoming }

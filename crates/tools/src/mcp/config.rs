@@ -5,6 +5,7 @@ use http::{HeaderName, HeaderValue};
 use reqwest::Url;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -17,7 +18,7 @@ const LARGEST_FILE: u64 = 1024 * 1024;
 pub struct ConfigFault(pub String);
 
 /// How to come to a server.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) enum Way {
     /// A program of its own for each drive of a run, spoken to over its standard input and output.
     Program {
@@ -30,7 +31,19 @@ pub(crate) enum Way {
     Http {
         url: Url,
         headers: Vec<(HeaderName, SecretString)>,
+        /// What of the address must not be shown: values of variables in it, and the whole of one with a query.
+        in_url: Vec<SecretString>,
     },
+}
+
+/// Arguments and addresses often have keys in them.
+impl std::fmt::Debug for Way {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::Program { .. } => "Program(..)",
+            Self::Http { .. } => "Http(..)",
+        })
+    }
 }
 
 /// One server.
@@ -144,7 +157,13 @@ fn http(url: &str, entry: &Entry, variable: &dyn Fn(&str) -> Option<String>) -> 
     if entry.kind.as_deref() == Some("sse") {
         return Err("type sse is not supported: only streamable HTTP".to_owned());
     }
-    let url = filled(url, variable).map_err(|said| format!("url: {said}"))?;
+    let used = RefCell::new(vec![]);
+    let noting = |name: &str| {
+        let value = variable(name)?;
+        used.borrow_mut().push(SecretString::from(value.clone()));
+        Some(value)
+    };
+    let url = filled(url, &noting).map_err(|said| format!("url: {said}"))?;
     let url = Url::parse(&url).map_err(|error| format!("url: {error}"))?;
     if !matches!(url.scheme(), "http" | "https") || !url.username().is_empty() || url.password().is_some() {
         return Err("url must be http or https, without a user".to_owned());
@@ -158,7 +177,9 @@ fn http(url: &str, entry: &Entry, variable: &dyn Fn(&str) -> Option<String>) -> 
         }
         headers.push((header, SecretString::from(value)));
     }
-    Ok(Way::Http { url, headers })
+    let mut in_url = used.into_inner();
+    in_url.extend(url.query().map(|_| SecretString::from(url.as_str())));
+    Ok(Way::Http { url, headers, in_url })
 }
 
 /// Puts in `${NAME}` and `${NAME:-otherwise}`.
@@ -185,7 +206,10 @@ impl Server {
         let exposed = |value: &SecretString| value.expose_secret().to_owned();
         match &self.way {
             Way::Program { env, .. } => env.iter().map(|(_, value)| exposed(value)).collect(),
-            Way::Http { headers, .. } => headers.iter().map(|(_, value)| exposed(value)).collect(),
+            Way::Http { headers, in_url, .. } => {
+                let headers = headers.iter().map(|(_, value)| value);
+                headers.chain(in_url).map(exposed).collect()
+            }
         }
     }
 }
@@ -214,6 +238,10 @@ mod tests {
             one(r#"{"url": "https://mcp.example/x", "headers": {"Authorization": "Bearer ${TOKEN}"}}"#)
                 .unwrap();
         assert_eq!(server.secrets(), ["Bearer t0ken"]);
+        let server = one(r#"{"url": "https://mcp.example/${TOKEN}/x"}"#).unwrap();
+        assert_eq!(server.secrets(), ["t0ken"]);
+        let server = one(r#"{"url": "https://mcp.example/x?key=${TOKEN}"}"#).unwrap();
+        assert_eq!(server.secrets(), ["t0ken", "https://mcp.example/x?key=t0ken"]);
         assert!(!format!("{server:?}").contains("t0ken"));
     }
 

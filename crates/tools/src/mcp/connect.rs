@@ -6,7 +6,7 @@ use super::tool::{Tool, pin_of};
 use crate::launch::{LastWords, Launch, Launcher, Network, Size};
 use http::HeaderValue;
 use outbound::{Guard, Redirects};
-use reqwest::ClientBuilder;
+use reqwest::{ClientBuilder, Url};
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, ClientCapabilities, ClientConfig, Implementation,
     PaginatedRequestParams, ProtocolVersion,
@@ -41,6 +41,8 @@ pub(super) struct Connection {
     /// The version agreed on.
     pub protocol: String,
     words: Option<LastWords>,
+    /// Of a server that is reached over HTTP.
+    address: Option<Url>,
     _alive: Option<Box<dyn Any + Send + Sync>>,
 }
 
@@ -129,12 +131,12 @@ async fn start(way: &Way, launcher: &dyn Launcher) -> Result<Connection, String>
     let served = client().serve_with_lifecycle(transport, both_eras()).await;
     match served {
         Ok(service) => Ok(Connection::over(service, Some(words), Some(running.alive))),
-        Err(error) => Err(with_words(&causes(&error), &words).await),
+        Err(error) => Err(with_words(&causes(&error, None), &words).await),
     }
 }
 
 async fn reach(way: &Way) -> Result<Connection, String> {
-    let Way::Http { url, headers } = way else {
+    let Way::Http { url, headers, .. } = way else {
         return Err("not an address".to_owned());
     };
     // Where the operator's address sends us on to is not the operator's word any more.
@@ -155,12 +157,16 @@ async fn reach(way: &Way) -> Result<Connection, String> {
         .max_sse_event_size(LARGEST_MESSAGE);
     let transport = StreamableHttpClientTransport::with_client(http, config);
     let served = client().serve_with_lifecycle(transport, both_eras()).await;
-    let service = served.map_err(|error| causes(&error))?;
-    Ok(Connection::over(service, None, None))
+    let service = served.map_err(|error| causes(&error, Some(url)))?;
+    let connection = Connection::over(service, None, None);
+    Ok(Connection {
+        address: Some(url.clone()),
+        ..connection
+    })
 }
 
-/// An error and what is behind it, each said once.
-fn causes(error: &dyn Error) -> String {
+/// An error and what is behind it, each said once, without the address: there may be a key in it.
+fn causes(error: &dyn Error, address: Option<&Url>) -> String {
     let mut said = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
@@ -169,6 +175,12 @@ fn causes(error: &dyn Error) -> String {
             said = format!("{said}: {text}");
         }
         next = cause.source();
+    }
+    if let Some(address) = address {
+        said = said.replace(address.as_str(), "its address");
+        if let Some(query) = address.query().filter(|query| !query.is_empty()) {
+            said = said.replace(query, "…");
+        }
     }
     said.chars().take(500).collect()
 }
@@ -200,6 +212,7 @@ impl Connection {
             tools: vec![],
             protocol: protocol.unwrap_or_default(),
             words,
+            address: None,
             _alive: alive,
         }
     }
@@ -252,7 +265,7 @@ impl Connection {
     async fn blame(&self, error: &ServiceError) -> String {
         let said = match error {
             ServiceError::TransportClosed => "the server ended".to_owned(),
-            other => causes(other),
+            other => causes(other, self.address.as_ref()),
         };
         match &self.words {
             Some(words) => with_words(&said, words).await,

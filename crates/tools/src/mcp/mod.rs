@@ -21,7 +21,7 @@ pub use options::McpOptions;
 
 use agent::ports::{ToolSpec, Workspace};
 use agent::tools::{Call, ToolError};
-use config::Server;
+use config::{Server, Way};
 use connect::{AnyLauncher, CallFault, Connection};
 use domain::mcp::MOST_SERVERS;
 use domain::{Effect, Labels, ToolResult};
@@ -84,6 +84,13 @@ impl Mcp {
 
     pub fn is_configured(&self) -> bool {
         !self.servers.is_empty()
+    }
+
+    /// Names of those that are programs of ours to start.
+    pub(crate) fn programs(&self) -> Vec<&str> {
+        let is_program = |server: &Server| matches!(server.way, Way::Program { .. });
+        let servers = self.servers.iter().filter(|(_, server)| is_program(server));
+        servers.map(|(name, _)| name.as_str()).collect()
     }
 
     /// For the log and for `check`.

@@ -24,16 +24,16 @@ use tokio_util::sync::CancellationToken;
 use tools::browser::{Browser, BrowserOfRun, BrowserOptions};
 use uuid::Uuid;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Pages, and how often anything was asked for.
-struct Site {
-    address: String,
+pub(crate) struct Site {
+    pub(crate) address: String,
     asked: Arc<AtomicUsize>,
 }
 
 impl Site {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let asked = Arc::new(AtomicUsize::new(0));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
@@ -78,16 +78,16 @@ impl Site {
         Self { address, asked }
     }
 
-    fn at(&self, path: &str) -> String {
+    pub(crate) fn at(&self, path: &str) -> String {
         format!("{}{path}", self.address)
     }
 
-    fn asked(&self) -> usize {
+    pub(crate) fn asked(&self) -> usize {
         self.asked.load(Ordering::SeqCst)
     }
 }
 
-fn chromium() -> PathBuf {
+pub(crate) fn chromium() -> PathBuf {
     let names = [
         "/usr/bin/chromium",
         "/usr/bin/chromium-browser",
@@ -97,14 +97,14 @@ fn chromium() -> PathBuf {
     found.expect("there is no Chromium: apt-get install chromium, or scripts/local/test.sh")
 }
 
-struct Run {
+pub(crate) struct Run {
     browser: BrowserOfRun,
-    workspace: MemoryWorkspace,
+    pub(crate) workspace: MemoryWorkspace,
     launcher: Arc<Bare>,
 }
 
 impl Run {
-    fn with(options: &BrowserOptions, guard: Option<Guard>) -> Self {
+    pub(crate) fn with(options: &BrowserOptions, guard: Option<Guard>) -> Self {
         let launcher = Arc::new(Bare::default());
         let mut browser = Browser::new(options, launcher.clone());
         if let Some(guard) = guard {
@@ -126,7 +126,11 @@ impl Run {
         Self::with(&options, None)
     }
 
-    async fn try_call(&self, input: Value, cancel: &CancellationToken) -> Result<ToolResult, ToolError> {
+    pub(crate) async fn try_call(
+        &self,
+        input: Value,
+        cancel: &CancellationToken,
+    ) -> Result<ToolResult, ToolError> {
         let call = Call {
             run_id: RunId(Uuid::nil()),
             step_id: StepId(Uuid::nil()),
@@ -139,12 +143,12 @@ impl Run {
         self.browser.call(&call, &self.workspace, cancel).await
     }
 
-    async fn call(&self, input: Value) -> ToolResult {
+    pub(crate) async fn call(&self, input: Value) -> ToolResult {
         self.try_call(input, &CancellationToken::new()).await.unwrap()
     }
 
     /// The output of a call that must succeed.
-    async fn done(&self, input: Value) -> Value {
+    pub(crate) async fn done(&self, input: Value) -> Value {
         let result = self.call(input.clone()).await;
         assert!(result.success, "{input}: {:?}", result.error);
         assert_eq!(result.output["success"], true);
@@ -152,7 +156,7 @@ impl Run {
         result.output
     }
 
-    async fn fails(&self, input: Value) -> String {
+    pub(crate) async fn fails(&self, input: Value) -> String {
         let result = self.call(input.clone()).await;
         assert!(!result.success, "{input}: {}", result.output);
         result.error.unwrap()
@@ -329,7 +333,7 @@ async fn inner_addresses_are_not_opened() {
 }
 
 /// A site that counts as outside by its name and port, and another one inside.
-async fn outside_and_inside(run: impl Fn(Guard) -> Run) -> (Site, Site, Run) {
+pub(crate) async fn outside_and_inside(run: impl Fn(Guard) -> Run) -> (Site, Site, Run) {
     let (outside, inside) = (Site::start().await, Site::start().await);
     let port = outside.address.rsplit(':').next().unwrap();
     let named = format!("http://outside.example:{port}");
@@ -345,7 +349,7 @@ async fn outside_and_inside(run: impl Fn(Guard) -> Run) -> (Site, Site, Run) {
     (outside, inside, run)
 }
 
-async fn what_a_page_tries_inside_fails(outside: Site, inside: Site, run: Run) {
+pub(crate) async fn what_a_page_tries_inside_fails(outside: Site, inside: Site, run: Run) {
     run.done(json!({"action": "navigate", "url": outside.at("/")}))
         .await;
     let tries = [

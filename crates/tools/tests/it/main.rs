@@ -7,5 +7,7 @@ mod connector;
 mod faults;
 mod fetch;
 mod mcp;
+mod overview;
+mod remote;
 mod search;
 mod setup;

@@ -326,3 +326,18 @@ async fn both_eras_are_spoken_over_http_as_well() {
     let error = run.call("mcp__away__x", json!({})).await.error.unwrap();
     assert!(error.starts_with("MCP server away is not available: "), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_in_the_address_of_a_server_is_in_no_error() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let here = listener.local_addr().unwrap().port();
+    let refusing = axum::Router::new().fallback(|| async { (axum::http::StatusCode::FORBIDDEN, "no") });
+    tokio::spawn(async move { axum::serve(listener, refusing).await.unwrap() });
+    let at = |port: u16| json!({"url": format!("http://127.0.0.1:{port}/mcp?key=s3cret-key")});
+    let run = Run::with(json!({"away": at(testkit::free_port()), "refusing": at(here)})).await;
+    for name in ["mcp__away__x", "mcp__refusing__x"] {
+        let error = run.call(name, json!({})).await.error.unwrap();
+        assert!(error.contains(" is not available: "), "{error}");
+        assert!(!error.contains("s3cret-key"), "{error}");
+    }
+}

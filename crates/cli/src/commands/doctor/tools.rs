@@ -1,4 +1,4 @@
-//! What shell and code need, where they run.
+//! What the tools of a run are set to, and what shell and code need where they run.
 
 use super::Check;
 use crate::envfile;
@@ -8,6 +8,7 @@ use crate::up::binaries;
 use bootstrap::settings::{Faults, Lookup, Validate, try_parse};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use worker::check::{ToolLine, ToolOptions};
 use worker::kubernetes::KubernetesOptions;
 use worker::kubernetes::preflight::{Line, lines};
 use worker::workspace::S3Options;
@@ -26,12 +27,69 @@ impl Validate for Cluster {
     }
 }
 
-/// Isolation on this machine, or all that a Job needs.
-pub(super) async fn checks(place: &Place) -> Vec<Check> {
-    match place.get("TOOL_EXECUTOR") {
-        Some("kubernetes") => cluster(place).await,
-        _ => vec![sandbox(place)],
+#[derive(Debug, clap::Parser)]
+struct Outer {
+    #[command(flatten)]
+    tools: ToolOptions,
+}
+
+impl Validate for Outer {
+    /// Told line by line.
+    fn faults(&self) -> Faults {
+        Faults::default()
     }
+}
+
+/// The executor with isolation on this machine or all that a Job needs, then the tools that reach other systems.
+pub(super) async fn checks(place: &Place) -> Vec<Check> {
+    let executor = place.get("TOOL_EXECUTOR").unwrap_or("local");
+    let mut checks = vec![Check::new(
+        "executor",
+        "read TOOL_EXECUTOR",
+        where_programs_run(executor),
+    )];
+    match executor {
+        "kubernetes" => checks.extend(cluster(place).await),
+        "local" => checks.push(sandbox(place)),
+        _ => {}
+    }
+    checks.extend(outer(place, executor == "local").await);
+    checks
+}
+
+fn where_programs_run(executor: &str) -> Result<String, Failure> {
+    let said = match executor {
+        "local" => "local: shell and code run in namespaces of this machine",
+        "kubernetes" => "kubernetes: shell and code run as Jobs",
+        "none" => "none: shell and code are not configured",
+        other => {
+            return Err(Failure::new(format!("TOOL_EXECUTOR: no such executor: {other}"))
+                .fix("set TOOL_EXECUTOR=local, kubernetes or none; workers do not start with this one"));
+        }
+    };
+    Ok(said.to_owned())
+}
+
+/// Search, connectors, browser and MCP servers.
+async fn outer(place: &Place, programs: bool) -> Vec<Check> {
+    let lookup = Lookup::from_pairs(place.values().clone());
+    let tools = match try_parse::<Outer>(["doctor".into()], &lookup) {
+        Ok(outer) => outer.tools,
+        Err(refusal) => {
+            let failure = Failure::new("the settings are wrong")
+                .because(super::why(&refusal))
+                .fix("correct the setting that is named; workers do not start with it");
+            return vec![Check::new("tools", "read the settings", Err(failure))];
+        }
+    };
+    tools.overview(programs).await.into_iter().map(of_tool).collect()
+}
+
+fn of_tool(line: ToolLine) -> Check {
+    let answer = line
+        .result
+        .map_err(|fault| Failure::new(fault.what).fix(fault.fix));
+    Check::new(line.name, line.tried, answer)
 }
 
 /// What `agent-worker check kubernetes` tries.
@@ -40,7 +98,7 @@ async fn cluster(place: &Place) -> Vec<Check> {
     let cluster = match try_parse::<Cluster>(["doctor".into()], &lookup) {
         Ok(cluster) => cluster,
         Err(refusal) => {
-            let failure = Failure::new("the settings are wrong").because(format!("{refusal:?}"));
+            let failure = Failure::new("the settings are wrong").because(super::why(&refusal));
             return vec![Check::new("kubernetes", "read the settings", Err(failure))];
         }
     };
@@ -67,11 +125,6 @@ fn of_line(line: Line) -> Check {
 /// Asks the worker's program what it can enforce here, whichever worker there is.
 fn sandbox(place: &Place) -> Check {
     let tried = "agent-worker check sandbox";
-    let executor = place.get("TOOL_EXECUTOR").unwrap_or("local");
-    if executor != "local" {
-        let elsewhere = format!("shell and code do not run on this machine (TOOL_EXECUTOR={executor})");
-        return Check::new("sandbox", "read the settings", Ok(elsewhere));
-    }
     let program = binaries::ours("agent-worker", &envfile::process());
     Check::new(
         "sandbox",
