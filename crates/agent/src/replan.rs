@@ -116,19 +116,25 @@ fn revised(snapshot: &Snapshot, due: &DueTool) -> Result<(Plan, String), String>
     Ok((plan, reason))
 }
 
-/// The paths among what a phase is to make: a name with an extension, or one below a directory. Anything else is words.
+/// The paths among what a phase is to make: a name with an extension, or one below a directory, perhaps in quotes. Anything else
+/// is words, also a pattern of names.
 pub(crate) fn expected_files(phase: &Phase) -> Vec<&str> {
     let is_path = |text: &&str| {
         let name = text.rsplit('/').next().unwrap_or_default();
         let extension = name
             .rsplit_once('.')
             .map(|(stem, end)| !stem.is_empty() && !end.is_empty());
-        let is_one_word = !text.is_empty() && !text.chars().any(char::is_whitespace);
+        let is_pattern = |letter: char| letter.is_whitespace() || "*?<>{}[]|`".contains(letter);
+        let is_one_word = !text.is_empty() && !text.chars().any(is_pattern);
         let has_extension = extension.unwrap_or(false) && name.rsplit('.').all(|part| part.len() <= 64);
         is_one_word && !text.contains("://") && !text.ends_with('/') && (has_extension || text.contains('/'))
     };
-    let texts = phase.expected_outputs.iter().map(String::as_str);
-    texts.map(str::trim).filter(is_path).collect()
+    let quotes = |letter: char| "`\"'".contains(letter);
+    let texts = phase.expected_outputs.iter();
+    texts
+        .map(|text| text.trim().trim_matches(quotes))
+        .filter(is_path)
+        .collect()
 }
 
 /// The number of the phase a call belongs to, and the files that phase is to make.

@@ -287,7 +287,7 @@ async fn a_phase_without_its_files_is_sent_back_once_and_ends_when_they_are_ther
             ],
         }
     });
-    let plan = phase_with(&["out/report.md", "a good summary"]);
+    let plan = phase_with(&["`out/report.md`", "a good summary"]);
     let outcome = bench.drive(&model, planned(&plan)).await;
     assert_eq!(outcome, Outcome::Finished(RunStatus::Completed));
     let told: Vec<Value> = events(&bench, "outputs_missing").collect();
@@ -323,6 +323,8 @@ async fn a_model_that_insists_ends_the_phase_with_a_warning() {
 async fn outputs_in_words_and_runs_that_are_not_checked_end_as_ever() {
     for (bench, outputs) in [
         (checking(), ["a report, e.g. on sales"]),
+        (checking(), ["src/*.py"]),
+        (checking(), ["report_<date>.md"]),
         (Bench::new(), ["report.md"]),
     ] {
         let model = Native::new(|_| -> Calls { vec![finish()] });
