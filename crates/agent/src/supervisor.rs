@@ -589,6 +589,17 @@ mod tests {
                 ],
             ),
             turn(4, vec![action(ActionKind::PhaseComplete, None)]),
+            // An end that is refused, with a call behind it that is dropped.
+            turn(
+                5,
+                vec![
+                    Action {
+                        tool_name: Some(TASK_COMPLETE.to_owned()),
+                        ..action(ActionKind::Tool, None)
+                    },
+                    action(ActionKind::Tool, None),
+                ],
+            ),
         ];
         let mut machine = Supervisor::new(run(), 3, Limits::default());
         let (mut stored, mut steps) = (vec![], vec![]);
@@ -618,5 +629,7 @@ mod tests {
                 );
             }
         }
+        assert_eq!(machine.next(), Next::CallModel { turn: 6 });
+        assert_eq!(steps.len(), 4, "the call behind the end was not made");
     }
 }
