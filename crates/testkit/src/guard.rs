@@ -257,12 +257,21 @@ const TASK_LIMIT: Duration = Duration::from_mins(1);
 /// How long a server may take to go after its ending signal.
 const END_LIMIT: Duration = Duration::from_secs(10);
 
-/// The last lines of a log, for a panic message.
+/// How much of a log a panic message shows: how the program started is there even when it was asked much since.
+const FIRST_LINES: usize = 15;
+const LAST_LINES: usize = 25;
+
+/// The first and the last lines of a log, for a panic message.
 pub(crate) fn tail(path: &Path) -> String {
     let text = std::fs::read(path).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(20)..].join("\n")
+    if lines.len() <= FIRST_LINES + LAST_LINES {
+        return lines.join("\n");
+    }
+    let left_out = lines.len() - FIRST_LINES - LAST_LINES;
+    let (first, last) = (&lines[..FIRST_LINES], &lines[lines.len() - LAST_LINES..]);
+    format!("{}\n… {left_out} lines …\n{}", first.join("\n"), last.join("\n"))
 }
 
 /// Finds `name` in the directories given, then in PATH.

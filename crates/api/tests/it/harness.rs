@@ -8,7 +8,7 @@ use runs::{Db, Orchestration};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
-use testkit::{Postgres, Process, Program, Redis, eventually, free_port, jwt};
+use testkit::{Postgres, Process, Program, Redis, eventually, eventually_some, free_port, jwt};
 
 pub(crate) const SECRET: &str = "test-secret-of-sufficient-length";
 pub(crate) const SOON: Duration = Duration::from_secs(20);
@@ -85,11 +85,14 @@ impl Api {
 
     async fn until_ready(&self) {
         let url = format!("{}/ready", self.base);
-        eventually(SOON, || async {
-            let answer = self.client.get(&url).send().await;
-            answer.is_ok_and(|answer| answer.status() == StatusCode::OK)
-        })
-        .await;
+        let last = std::sync::Mutex::new("no answer".to_owned());
+        let ready = eventually_some(SOON, || async {
+            let answer = self.client.get(&url).send().await.ok()?;
+            let status = answer.status();
+            *last.lock().unwrap() = answer.text().await.unwrap_or_default();
+            (status == StatusCode::OK).then_some(())
+        });
+        assert!(ready.await.is_some(), "not ready within {SOON:?}: {}", last.lock().unwrap());
     }
 
     pub(crate) fn token(user: &str) -> String {
