@@ -144,7 +144,8 @@ if [ -z "$only_tests" ]; then
     check fmt cargo fmt --all --check
     check clippy cargo clippy --workspace --all-targets --quiet -- -D warnings
 fi
-check build cargo build --workspace --bins --quiet
+# The tests with the programs they start: built for the tests, so that nothing is compiled a second time with other features.
+check build cargo test --workspace --no-run --quiet
 # The tests of the API description run it.
 check schemathesis scripts/ci/contract.sh --install
 if [ -z "$quick" ]; then

@@ -12,6 +12,8 @@ use testkit::{Postgres, Process, Program, Redis, eventually, eventually_some, fr
 
 pub(crate) const SECRET: &str = "test-secret-of-sufficient-length";
 pub(crate) const SOON: Duration = Duration::from_secs(20);
+/// A start waits for everything else the machine does at the time.
+const STARTED: Duration = Duration::from_mins(1);
 
 /// A server with its own database and Redis.
 pub(crate) struct Api {
@@ -86,13 +88,13 @@ impl Api {
     async fn until_ready(&self) {
         let url = format!("{}/ready", self.base);
         let last = std::sync::Mutex::new("no answer".to_owned());
-        let ready = eventually_some(SOON, || async {
+        let ready = eventually_some(STARTED, || async {
             let answer = self.client.get(&url).send().await.ok()?;
             let status = answer.status();
             *last.lock().unwrap() = answer.text().await.unwrap_or_default();
             (status == StatusCode::OK).then_some(())
         });
-        assert!(ready.await.is_some(), "not ready within {SOON:?}: {}", last.lock().unwrap());
+        assert!(ready.await.is_some(), "not ready within {STARTED:?}: {}", last.lock().unwrap());
     }
 
     pub(crate) fn token(user: &str) -> String {
