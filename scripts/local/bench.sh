@@ -8,6 +8,7 @@
 #   scripts/local/bench.sh stream           the streams, beside plain axum and Postgres; takes --quick, --json and --only too
 #   scripts/local/bench.sh sandbox          the local sandbox, beside bubblewrap and bare processes; takes --quick and --json too
 #   scripts/local/bench.sh kubernetes       tools as Jobs of a fake cluster; takes --quick and --json too
+#   scripts/local/bench.sh model            our loop around a model call; takes --quick and --json too
 #   scripts/local/bench.sh --only PART      some parts of: ceilings start memory create way steps idle held
 #
 # PROFILE=dev measures debug builds. The servers' data lies below BENCH_DIR (/var/tmp) on the disk, not in memory.
@@ -18,15 +19,19 @@ here=$(dirname "${BASH_SOURCE[0]}")
 
 case ${1:-} in
 -h | --help)
-    sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    sed -n '2,14s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
     exit 0
     ;;
 esac
 
-if [ "${1:-}" = queue ] || [ "${1:-}" = stream ] || [ "${1:-}" = sandbox ] || [ "${1:-}" = kubernetes ]; then
+if [ "${1:-}" = queue ] || [ "${1:-}" = stream ] || [ "${1:-}" = sandbox ] || [ "${1:-}" = kubernetes ] || [ "${1:-}" = model ]; then
     bench=$1 package=queue
     if [ "$bench" = stream ]; then package=api; fi
     if [ "$bench" = sandbox ]; then package=worker; fi
+    if [ "$bench" = model ]; then
+        package=worker
+        cargo build --manifest-path "$root/Cargo.toml" --release -p worker --bins
+    fi
     if [ "$bench" = kubernetes ]; then
         package=worker
         # The programs it starts lie beside it.
