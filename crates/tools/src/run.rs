@@ -103,9 +103,10 @@ impl Tools {
     /// One line per tool that is set up; connectors are asked whether they know their token, a browser is looked for. A search
     /// would cost.
     pub async fn check(&self) -> Vec<(String, Result<String, String>)> {
-        let browser = match self.browser.is_configured() {
-            true => Some(self.browser.check().await),
-            false => None,
+        let browser = if self.browser.is_configured() {
+            Some(self.browser.check().await)
+        } else {
+            None
         };
         let servers = self.mcp.is_configured().then(|| Ok(self.mcp.describe()));
         let ours = [("browser", browser), ("MCP servers", servers)];

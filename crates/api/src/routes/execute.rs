@@ -1,14 +1,15 @@
 //! `POST /agent/execute`: one body, nine actions.
 
-use super::list::{self, Listing};
-use super::rules::{RuleFields, refused};
+mod body;
+
+use super::list;
+use super::rules::refused;
 use super::servers::mcp_servers;
 use super::too_early;
 use crate::auth::{Principal, User, idempotency_key};
 use crate::edge::Trace;
 use crate::error::Problem;
-use crate::extract::{FromFields, Json, parse_run_id};
-use crate::fields::Fields;
+use crate::extract::Json;
 use crate::openapi::answers::ExecuteAnswer;
 use crate::openapi::params::IdempotencyHeader;
 use crate::openapi::refusals::ForExecute;
@@ -16,6 +17,7 @@ use crate::openapi::request::ExecuteRequest;
 use crate::state::App;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use body::Execute;
 use domain::breakage::{self, Breakage};
 use domain::budget::{Budget, BudgetChange};
 use domain::canonical::{canonical, sha256_hex};
@@ -23,54 +25,6 @@ use domain::{Command, JobId, MessageId, Rejection, RunId, RunStatus, UserId};
 use http::HeaderMap;
 use runs::{CommandError, Committed, Created, IdempotencyKey, NewRun, Orchestration, RetryEdits};
 use serde_json::{Value, json};
-
-/// Runs per page of `list`, unless asked otherwise.
-const DEFAULT_LIST_LIMIT: u32 = 20;
-const MAX_LIST_LIMIT: i64 = 100;
-
-/// The body; which fields matter depends on the action.
-#[derive(Debug)]
-pub struct Execute {
-    action: String,
-    run_id: Option<String>,
-    prompt: Option<String>,
-    project_id: Option<String>,
-    user_input: Option<String>,
-    connector_ids: Vec<String>,
-    auto_start: Option<bool>,
-    rules: RuleFields,
-    copy_workspace: bool,
-    priority: u8,
-    budget: Option<Value>,
-    mcp_servers: Option<Value>,
-    status: Option<String>,
-    limit: u32,
-    cursor: Option<String>,
-}
-
-impl FromFields for Execute {
-    fn read(fields: &mut Fields) -> Self {
-        Self {
-            action: fields.required_text("action"),
-            run_id: fields.text("run_id"),
-            prompt: fields.text("prompt"),
-            project_id: fields.text("project_id"),
-            user_input: fields.text("user_input"),
-            connector_ids: fields.texts("connector_ids"),
-            auto_start: fields.flag("auto_start"),
-            rules: RuleFields::read(fields),
-            copy_workspace: fields.flag("copy_workspace").unwrap_or_default(),
-            priority: fields.int("priority", 0..=9).unwrap_or(0) as u8,
-            budget: fields.value("budget"),
-            mcp_servers: fields.value("mcp_servers"),
-            status: fields.text("status"),
-            limit: fields
-                .int("limit", 1..=MAX_LIST_LIMIT)
-                .map_or(DEFAULT_LIST_LIMIT, |limit| limit as u32),
-            cursor: fields.text("cursor"),
-        }
-    }
-}
 
 /// A caller and the trace of the request: what every action needs.
 struct Call<'a> {
@@ -134,26 +88,6 @@ fn stored_key(headers: &HeaderMap, whole: &Value) -> Result<Option<IdempotencyKe
         key,
         request_hash: sha256_hex(&canonical(whole)),
     }))
-}
-
-impl Execute {
-    fn listing(self) -> Listing {
-        Listing {
-            status: self.status,
-            limit: self.limit,
-            cursor: self.cursor,
-        }
-    }
-
-    fn named_run(&self) -> Result<RunId, Problem> {
-        match self.run_id.as_deref().map(str::trim) {
-            None | Some("") => {
-                let detail = format!("run_id is required for {} action", self.action);
-                Err(Problem::bad_request("run_id_required", detail))
-            }
-            Some(text) => parse_run_id(text),
-        }
-    }
 }
 
 /// What every success has.

@@ -180,7 +180,7 @@ impl Browser {
         match &self.how {
             How::Not => {}
             How::Local(bin) => {
-                is_program(bin).map_err(|fault| format!("BROWSER_BIN {}: {fault}", bin.display()))?
+                is_program(bin).map_err(|fault| format!("BROWSER_BIN {}: {fault}", bin.display()))?;
             }
             How::Remote(url) => {
                 let told = remote::version(url).await;

@@ -55,89 +55,62 @@ async fn what_is_set_up_is_named_without_its_keys() {
     assert!(!said.join(" ").contains("KEY"));
 }
 
+/// With these settings the line of this name is a fault that says so, with a remedy that holds this.
+async fn is_broken(name: &str, settings: &[(&str, &str)], programs: bool, (what, fix): (&str, &str)) {
+    let (said, to_do) = of(&options(settings), programs, name).await.unwrap_err();
+    assert!(said.contains(what), "{settings:?}: {said}");
+    assert!(to_do.contains(fix), "{settings:?}: {to_do}");
+    assert!(!said.contains("127.0.0.1"), "{said}");
+}
+
 #[tokio::test]
 async fn a_broken_setting_is_a_fault_with_what_to_do() {
-    let free = format!("http://127.0.0.1:{}", testkit::free_port());
+    let told = ("SEARXNG_URL: ", "http or https");
+    is_broken("search", &[("searxng-url", "ftp://h/")], true, told).await;
+    let settings = [("linear-api-key", "k"), ("linear-api-url", "nonsense")];
+    is_broken(
+        "connectors",
+        &settings,
+        true,
+        ("LINEAR_API_URL: ", "http or https"),
+    )
+    .await;
+    let told = ("FETCH_MAX_BYTES: must be 1 to ", "correct");
+    is_broken("tools", &[("fetch-max-bytes", "0")], true, told).await;
     let broken = servers("{");
     let broken = broken.path().display().to_string();
+    let told = ("MCP_SERVERS_FILE: ", "mend the file");
+    is_broken("mcp", &[("mcp-servers-file", &broken)], true, told).await;
     let file = servers(r#"{"mcpServers": {"notes": {"command": "x"}, "far": {"url": "http://h/"}}}"#);
     let file = file.path().display().to_string();
+    let settings = [("mcp-servers-file", &*file), ("mcp-default-servers", "away")];
+    let told = ("MCP_DEFAULT_SERVERS names \"away\"", "mend");
+    is_broken("mcp", &settings, true, told).await;
+    let told = (
+        "notes: programs are started only with TOOL_EXECUTOR=local",
+        "url in MCP_SERVERS_FILE",
+    );
+    is_broken("mcp", &[("mcp-servers-file", &file)], false, told).await;
+}
+
+#[tokio::test]
+async fn a_browser_that_is_not_there_is_a_fault_with_what_to_do() {
+    let told = (
+        "BROWSER_BIN /nowhere/chromium: No such file",
+        "apt-get install chromium",
+    );
+    is_broken("browser", &[("browser-bin", "/nowhere/chromium")], true, told).await;
+    is_broken(
+        "browser",
+        &[("browser-bin", "/etc/passwd")],
+        true,
+        ("is no program", "apt-get"),
+    )
+    .await;
     let bin = chromium().display().to_string();
-    for (name, settings, programs, what, fix) in [
-        (
-            "search",
-            vec![("searxng-url", "ftp://h/")],
-            true,
-            "SEARXNG_URL: ",
-            "http or https",
-        ),
-        (
-            "connectors",
-            vec![("linear-api-key", "k"), ("linear-api-url", "nonsense")],
-            true,
-            "LINEAR_API_URL: ",
-            "http or https",
-        ),
-        (
-            "tools",
-            vec![("fetch-max-bytes", "0")],
-            true,
-            "FETCH_MAX_BYTES: must be 1 to ",
-            "correct",
-        ),
-        (
-            "browser",
-            vec![("browser-bin", "/nowhere/chromium")],
-            true,
-            "BROWSER_BIN /nowhere/chromium: No such file",
-            "apt-get install chromium",
-        ),
-        (
-            "browser",
-            vec![("browser-bin", "/etc/passwd")],
-            true,
-            "is no program",
-            "apt-get",
-        ),
-        (
-            "browser",
-            vec![("browser-bin", &*bin)],
-            false,
-            "only with TOOL_EXECUTOR=local",
-            "BROWSER_CDP_URL in its place",
-        ),
-        (
-            "browser",
-            vec![("browser-cdp-url", &*free)],
-            true,
-            "BROWSER_CDP_URL: no connection: ",
-            "--remote-debugging-port",
-        ),
-        (
-            "mcp",
-            vec![("mcp-servers-file", &*broken)],
-            true,
-            "MCP_SERVERS_FILE: ",
-            "mend the file",
-        ),
-        (
-            "mcp",
-            vec![("mcp-servers-file", &*file), ("mcp-default-servers", "away")],
-            true,
-            "MCP_DEFAULT_SERVERS names \"away\"",
-            "mend",
-        ),
-        (
-            "mcp",
-            vec![("mcp-servers-file", &*file)],
-            false,
-            "notes: programs are started only with TOOL_EXECUTOR=local",
-            "url in MCP_SERVERS_FILE",
-        ),
-    ] {
-        let (said, to_do) = of(&options(&settings), programs, name).await.unwrap_err();
-        assert!(said.contains(what), "{settings:?}: {said}");
-        assert!(to_do.contains(fix), "{settings:?}: {to_do}");
-        assert!(!said.contains("127.0.0.1"), "{said}");
-    }
+    let told = ("only with TOOL_EXECUTOR=local", "BROWSER_CDP_URL in its place");
+    is_broken("browser", &[("browser-bin", &bin)], false, told).await;
+    let free = format!("http://127.0.0.1:{}", testkit::free_port());
+    let told = ("BROWSER_CDP_URL: no connection: ", "--remote-debugging-port");
+    is_broken("browser", &[("browser-cdp-url", &free)], true, told).await;
 }

@@ -159,28 +159,22 @@ async fn what_a_page_in_a_remote_browser_asks_for_inside_is_never_connected_to()
     what_a_page_tries_inside_fails(outside, inside, run).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_remote_browser_has_no_ways_inside_that_are_not_requests_of_the_page() {
-    let remote = Remote::start("about:blank").await;
-    let options = at(&remote.http(), false);
-    let (outside, inside, run) = outside_and_inside(|guard| Run::with(&options, Some(guard))).await;
-    run.done(json!({"action": "navigate", "url": outside.at("/")}))
-        .await;
-    let (secret, socket) = (inside.at("/secret"), inside.at("/secret").replace("http", "ws"));
-    let worker = |body: &str| {
-        format!(
-            "new Promise(done => {{ const w = new Worker(URL.createObjectURL(new Blob([{}]))); \
-             w.onmessage = e => done(e.data); w.onerror = () => done('failed'); }})",
-            json!(body)
-        )
-    };
-    // Prefetching by the same rules is judged by nobody: docs/SECURITY.md.
-    let speculation = format!(
-        "(() => {{ const s = document.createElement('script'); s.type = 'speculationrules'; \
-         s.textContent = JSON.stringify({{prerender: [{{urls: ['{secret}'], eagerness: 'immediate'}}]}}); \
-         document.head.append(s); return new Promise(done => setTimeout(done, 500)); }})()"
+/// A script that starts a worker and gives what it posts.
+fn worker(body: &str) -> String {
+    format!(
+        "new Promise(done => {{ const w = new Worker(URL.createObjectURL(new Blob([{}]))); \
+         w.onmessage = e => done(e.data); w.onerror = () => done('failed'); }})",
+        json!(body)
+    )
+}
+
+/// Scripts that try to ask for `secret` past the judge. Prefetching by speculation rules is not among them: docs/SECURITY.md.
+fn ways_to(secret: &str) -> [String; 9] {
+    let socket = secret.replace("http", "ws");
+    let fetching = format!(
+        "fetch('{secret}', {{mode: 'no-cors'}}).then(() => postMessage('got'), () => postMessage('failed'))"
     );
-    let tries = [
+    [
         // The window of a frame that is empty and new.
         format!(
             "(() => {{ const f = document.createElement('iframe'); document.body.append(f); \
@@ -191,29 +185,39 @@ async fn a_remote_browser_has_no_ways_inside_that_are_not_requests_of_the_page()
             "try {{ const s = new WebSocket('{socket}'); s.onopen = s.onerror = () => postMessage('tried'); }} \
              catch (e) {{ postMessage('no way'); }}"
         )),
-        worker(&format!(
-            "fetch('{secret}', {{mode: 'no-cors'}}).then(() => postMessage('got'), () => postMessage('failed'))"
-        )),
+        worker(&fetching),
         worker(&format!(
             "try {{ importScripts('{secret}'); }} catch (e) {{}} postMessage('tried')"
         )),
         worker(&format!(
             "const w = new Worker(URL.createObjectURL(new Blob([{}]))); w.onmessage = e => postMessage(e.data)",
-            json!(format!(
-                "fetch('{secret}', {{mode: 'no-cors'}}).then(() => postMessage('got'), () => postMessage('failed'))"
-            ))
+            json!(fetching)
         )),
         format!("navigator.sendBeacon('{secret}', 'x'); new Promise(done => setTimeout(done, 300))"),
         format!(
             "(() => {{ const l = document.createElement('link'); l.rel = 'prefetch'; l.href = '{secret}'; \
-             document.head.append(l); return new Promise(done => {{ l.onload = l.onerror = () => done(); setTimeout(done, 500); }}); }})()"
+             document.head.append(l); \
+             return new Promise(done => {{ l.onload = l.onerror = () => done(); setTimeout(done, 500); }}); }})()"
         ),
-        speculation,
+        format!(
+            "(() => {{ const s = document.createElement('script'); s.type = 'speculationrules'; \
+             s.textContent = JSON.stringify({{prerender: [{{urls: ['{secret}'], eagerness: 'immediate'}}]}}); \
+             document.head.append(s); return new Promise(done => setTimeout(done, 500)); }})()"
+        ),
         format!(
             "new Promise(done => {{ const s = new EventSource('{secret}'); s.onopen = s.onerror = () => done('tried'); }})"
         ),
-    ];
-    for script in tries {
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_remote_browser_has_no_ways_inside_that_are_not_requests_of_the_page() {
+    let remote = Remote::start("about:blank").await;
+    let options = at(&remote.http(), false);
+    let (outside, inside, run) = outside_and_inside(|guard| Run::with(&options, Some(guard))).await;
+    run.done(json!({"action": "navigate", "url": outside.at("/")}))
+        .await;
+    for script in ways_to(&inside.at("/secret")) {
         let outcome = run
             .call(json!({"action": "execute_js", "javascript": script, "timeout": 5000}))
             .await;

@@ -1,7 +1,19 @@
 //! What an answer of the API server means.
 
+use bytes::Bytes;
 use kube::core::Status;
+use serde::de::DeserializeOwned;
 use std::time::Duration;
+
+/// An answer with what its headers say.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub body: Bytes,
+    /// Texts of `Warning` headers.
+    pub warnings: Vec<String>,
+    /// The server's clock.
+    pub date: Option<String>,
+}
 
 /// Why the API server did not do it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +43,19 @@ pub enum CallError {
     /// No answer, or one that says nothing of what was done.
     #[error("the API server does not answer: {0}")]
     Away(String),
+}
+
+/// Another object of this name is not ours to delete, and ours is gone.
+pub(super) fn gone_is_fine(deleted: Result<Answer, CallError>) -> Result<(), CallError> {
+    match deleted {
+        Ok(_) | Err(CallError::NotFound | CallError::Conflict(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+pub(super) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, CallError> {
+    serde_json::from_slice(body)
+        .map_err(|error| CallError::Away(format!("its answer cannot be read: {error}")))
 }
 
 pub(super) fn status_of(body: &[u8], code: u16) -> Status {

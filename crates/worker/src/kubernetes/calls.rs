@@ -4,13 +4,12 @@
 //! tries again by itself: a creation may have happened although its answer was lost, so [`CallError::Away`] always means
 //! "unknown", and who calls decides.
 
-pub use super::answers::CallError;
-use super::answers::{judge, status_of};
+pub use super::answers::{Answer, CallError};
+use super::answers::{gone_is_fine, judge, read, status_of};
 use super::connect::{ConnectError, config};
 use super::job::SELECTOR;
 use super::options::KubernetesOptions;
 use super::seen::{JobSeen, PodSeen};
-use bytes::Bytes;
 use futures::AsyncBufRead;
 use jiff::Timestamp;
 use k8s_openapi::api::authorization::v1::{
@@ -23,7 +22,6 @@ use kube::api::{DeleteParams, GetParams, ListParams, LogParams, PostParams, Prec
 use kube::core::{ObjectList, Request};
 use kube::{Api, Client, Config, Resource};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use std::time::Duration;
 
 /// Longest time of a short question.
@@ -31,16 +29,6 @@ const SHORT: Duration = Duration::from_secs(10);
 const CONNECT: Duration = Duration::from_secs(5);
 /// Silence on a watch or a log after which its connection counts as dead; watches end by themselves before.
 const LONG_SILENCE: Duration = Duration::from_secs(270);
-
-/// An answer with what its headers say.
-#[derive(Debug, Clone)]
-pub struct Answer {
-    pub body: Bytes,
-    /// Texts of `Warning` headers.
-    pub warnings: Vec<String>,
-    /// The server's clock.
-    pub date: Option<String>,
-}
 
 /// The API server, for one namespace. Cheap to clone.
 #[derive(Clone)]
@@ -306,21 +294,8 @@ fn exactly(params: DeleteParams, uid: &str) -> DeleteParams {
     })
 }
 
-/// Another object of this name is not ours to delete, and ours is gone.
-fn gone_is_fine(deleted: Result<Answer, CallError>) -> Result<(), CallError> {
-    match deleted {
-        Ok(_) | Err(CallError::NotFound | CallError::Conflict(_)) => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
 fn json<T: Serialize>(object: &T) -> Result<Vec<u8>, CallError> {
     serde_json::to_vec(object).map_err(|error| CallError::Invalid(error.to_string()))
-}
-
-fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, CallError> {
-    serde_json::from_slice(body)
-        .map_err(|error| CallError::Away(format!("its answer cannot be read: {error}")))
 }
 
 fn refused_request(error: impl std::error::Error) -> CallError {

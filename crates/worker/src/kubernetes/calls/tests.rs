@@ -4,6 +4,7 @@ use super::*;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::IntoResponse;
+use bytes::Bytes;
 use futures::AsyncReadExt as _;
 use kube::Config;
 use serde_json::{Value, json};
