@@ -165,6 +165,8 @@ impl System {
             .env("LLM_PRIMARY_PROVIDER", "openai")
             .env("OPENAI_BASE_URL", model)
             .env("OPENAI_API_KEY", "a-key-of-the-bench")
+            // The model here does nothing but talk.
+            .env("AGENT_STALL_DETECTION", "off")
             .env("WORKER_ADMIN_ADDR", format!("127.0.0.1:{admin}"))
             .start();
         let (clock, ids): (Arc<dyn Clock>, Arc<dyn Ids>) = (Arc::new(SystemClock), Arc::new(SystemIds));
