@@ -57,19 +57,32 @@ fn listen(port: u16, socket: PathBuf) -> io::Result<()> {
     let open = Arc::new(AtomicUsize::new(0));
     spawn(move || {
         for stream in listener.incoming().flatten() {
-            if open.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS {
-                open.fetch_sub(1, Ordering::Relaxed);
-                continue;
-            }
-            let (socket, open) = (socket.clone(), open.clone());
+            let Some(place) = Place::take(&open) else { continue };
+            let socket = socket.clone();
             let carried = spawn(move || {
+                let _place = place;
                 // A connection that breaks is the program's to notice.
                 carry(&stream, &socket).unwrap_or_default();
-                open.fetch_sub(1, Ordering::Relaxed);
             });
             drop(carried);
         }
     })
+}
+
+/// One of the [`CONNECTIONS`], given back when dropped: also when no thread could be had for it.
+struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    fn take(open: &Arc<AtomicUsize>) -> Option<Self> {
+        let place = Self(open.clone());
+        (open.fetch_add(1, Ordering::Relaxed) < CONNECTIONS).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 fn spawn(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
@@ -95,6 +108,16 @@ mod tests {
     use super::*;
     use std::io::Read;
     use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn a_place_is_given_back_whatever_became_of_its_connection() {
+        let open = Arc::new(AtomicUsize::new(CONNECTIONS - 1));
+        let last = Place::take(&open);
+        assert!(last.is_some() && Place::take(&open).is_none());
+        // As a thread that could not be started drops what it was given.
+        drop(move || drop(last));
+        assert_eq!(open.load(Ordering::Relaxed), CONNECTIONS - 1);
+    }
 
     #[test]
     fn connections_are_carried_to_the_socket_and_the_exit_code_is_the_programs() {

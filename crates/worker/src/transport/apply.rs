@@ -24,6 +24,10 @@ const CONCURRENCY: usize = 64;
 const BUDGET_KIB: u32 = 64 * 1024;
 const KIB: u64 = 1024;
 const QUEUE: usize = 64;
+/// In an archive, beside the content of a member: its header and what fills its last block up.
+const MEMBER_BYTES: u64 = 1024;
+/// Beside the members: the archive's end, and that of the compression.
+const END_BYTES: u64 = 64 * KIB;
 
 /// Files by content.
 type Places = HashMap<String, Vec<String>>;
@@ -110,7 +114,25 @@ impl Archive<'_> {
     /// # Errors
     /// An archive that is not what the record says.
     pub(super) async fn check(&self) -> Result<(), SandboxError> {
+        // What swells behind its files would keep a thread busy for as long as it likes.
+        let most = self.most();
+        if self.delta.unpacked_bytes > most || self.delta.bytes > most {
+            return Err(storage("the archive of the delta is larger than its files"));
+        }
         self.read(None).await
+    }
+
+    /// Bytes that an archive of these contents has at most, compressed or not: what cannot be compressed grows by less than a
+    /// hundredth.
+    fn most(&self) -> u64 {
+        let contents: HashMap<&str, u64> = self
+            .files()
+            .map(|(_, file)| (file.sha256.as_str(), file.bytes))
+            .collect();
+        let members = contents.values().fold(END_BYTES, |sum, bytes| {
+            sum.saturating_add(*bytes).saturating_add(MEMBER_BYTES)
+        });
+        members.saturating_add(members / 100)
     }
 
     /// Stores every file; gives back the store's mark of each, where it has one.

@@ -153,3 +153,37 @@ async fn an_archive_that_was_exchanged_or_is_gone_is_refused() {
         Some(honest)
     );
 }
+
+/// A zstd frame of zeros, 128 KiB in each block of four bytes.
+fn zeros(mib: usize) -> Vec<u8> {
+    let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x58];
+    let blocks = mib * 8;
+    for block in 1..=blocks {
+        let is_last = u32::from(block == blocks);
+        let header = (128 * 1024) << 3 | 1 << 1 | is_last;
+        frame.extend_from_slice(&header.to_le_bytes()[..3]);
+        frame.push(0);
+    }
+    frame
+}
+
+#[tokio::test]
+async fn an_archive_that_swells_behind_its_files_is_refused_before_it_is_read() {
+    let setup = start().await;
+    let request = setup.step(1);
+    let played = pod(&setup, &request, "uid-1").await;
+    let honest = played
+        .run(|dir| std::fs::write(dir.join("new"), "new").unwrap())
+        .await;
+    let (mut archive, packed) = pack(&BTreeMap::from([(file(b"new").sha256, b"new".to_vec())]));
+    archive.extend(zeros(16));
+    let mut lying = honest.clone();
+    let said = delta(&mut lying);
+    said.sha256 = file(&archive).sha256;
+    said.bytes = archive.len() as u64;
+    said.unpacked_bytes = packed.unpacked_bytes + 16 * MIB;
+    put(&played.order.put.delta, archive).await;
+    let error = setup.transport.collect(&request, &lying).await.unwrap_err();
+    assert!(error.to_string().contains("larger than its files"), "{error}");
+    assert!(setup.all().await.is_empty());
+}
