@@ -94,7 +94,11 @@ impl Api {
             *last.lock().unwrap() = answer.text().await.unwrap_or_default();
             (status == StatusCode::OK).then_some(())
         });
-        assert!(ready.await.is_some(), "not ready within {STARTED:?}: {}", last.lock().unwrap());
+        assert!(
+            ready.await.is_some(),
+            "not ready within {STARTED:?}: {}",
+            last.lock().unwrap()
+        );
     }
 
     pub(crate) fn token(user: &str) -> String {

@@ -43,10 +43,21 @@ pub(super) async fn judge(cdp: &Cdp, session: &str, kind: &str) -> Result<(), Cd
     Ok(())
 }
 
+/// From now on new windows stop before their first request. The browser tells those of all contexts: the keeper lets others' go
+/// on, and judges and closes ours.
+pub(super) async fn stop_windows(cdp: &Cdp) -> Result<(), CdpFault> {
+    let pages = json!({"autoAttach": true, "waitForDebuggerOnStart": true, "flatten": true,
+        "filter": [{"type": "page"}]});
+    cdp.ask(None, "Target.setAutoAttach", pages, QUICK)
+        .await
+        .map(drop)
+}
+
 /// Answers for a page what it must not wait for.
 pub(super) struct Keeper {
     pub cdp: Cdp,
     pub guard: Guard,
+    pub context: String,
     pub target: String,
     pub judged: bool,
 }
@@ -98,6 +109,9 @@ impl Keeper {
                 let Some(child) = params["sessionId"].as_str() else {
                     return Ok(());
                 };
+                if session.is_none() {
+                    return self.window(child, &params["targetInfo"]).await;
+                }
                 // One that cannot be judged stays where it is: stopped before its first request.
                 let kind = params["targetInfo"]["type"].as_str().unwrap_or_default();
                 judge(&self.cdp, child, kind).await?;
@@ -120,6 +134,28 @@ impl Keeper {
                 }
             }
         }
+    }
+
+    /// A window, new or there already, of whomever.
+    async fn window(&self, session: &str, info: &Value) -> Result<(), CdpFault> {
+        let is_ours = info["browserContextId"] == self.context;
+        let is_page = info["targetId"] == self.target;
+        if is_ours && !is_page {
+            // Only this: other questions are not answered before it may begin.
+            let all = json!({"patterns": [{"urlPattern": "*"}]});
+            self.quick(Some(session), "Fetch.enable", all).await?;
+        }
+        if !is_page {
+            // Also before it is closed: it may hold up the page that opened it.
+            self.quick(Some(session), "Runtime.runIfWaitingForDebugger", json!({}))
+                .await?;
+        }
+        if is_ours && !is_page {
+            let target = json!({"targetId": info["targetId"]});
+            return self.quick(None, "Target.closeTarget", target).await;
+        }
+        let session = json!({"sessionId": session});
+        self.quick(None, "Target.detachFromTarget", session).await
     }
 
     async fn quick(&self, session: Option<&str>, method: &str, params: Value) -> Result<(), CdpFault> {

@@ -3,7 +3,7 @@
 //! A keeper ([`super::keeper`]) answers for it what it must not wait for.
 
 use super::cdp::{Cdp, CdpFault, Event};
-use super::keeper::{Keeper, judge};
+use super::keeper::{Keeper, judge, stop_windows};
 use outbound::{Guard, ResolveError};
 use reqwest::Url;
 use serde_json::{Value, json};
@@ -93,6 +93,7 @@ impl Page {
         let keeper = Keeper {
             cdp: cdp.clone(),
             guard: guard.clone(),
+            context,
             target: target.clone(),
             judged,
         };
@@ -122,6 +123,7 @@ impl Page {
         }
         if judged {
             judge(&self.cdp, &self.session, "page").await?;
+            stop_windows(&self.cdp).await?;
         }
         Ok(())
     }

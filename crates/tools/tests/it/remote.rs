@@ -168,8 +168,16 @@ fn worker(body: &str) -> String {
     )
 }
 
+/// A script that follows a link into another window.
+fn linked(url: &str, rel: &str) -> String {
+    format!(
+        "(() => {{ const a = document.createElement('a'); a.href = '{url}'; a.target = '_blank'; a.rel = '{rel}'; \
+         document.body.append(a); a.click(); return new Promise(done => setTimeout(done, 500)); }})()"
+    )
+}
+
 /// Scripts that try to ask for `secret` past the judge. Prefetching by speculation rules is not among them: docs/SECURITY.md.
-fn ways_to(secret: &str) -> [String; 9] {
+fn ways_to(secret: &str) -> [String; 12] {
     let socket = secret.replace("http", "ws");
     let fetching = format!(
         "fetch('{secret}', {{mode: 'no-cors'}}).then(() => postMessage('got'), () => postMessage('failed'))"
@@ -203,6 +211,14 @@ fn ways_to(secret: &str) -> [String; 9] {
             "(() => {{ const s = document.createElement('script'); s.type = 'speculationrules'; \
              s.textContent = JSON.stringify({{prerender: [{{urls: ['{secret}'], eagerness: 'immediate'}}]}}); \
              document.head.append(s); return new Promise(done => setTimeout(done, 500)); }})()"
+        ),
+        // Windows of their own, of the page and of a frame.
+        linked(secret, "noopener"),
+        linked(secret, "opener"),
+        format!(
+            "(() => {{ const f = document.createElement('iframe'); document.body.append(f); \
+             delete f.contentWindow.open; f.contentWindow.open('{secret}'); \
+             return new Promise(done => setTimeout(done, 500)); }})()"
         ),
         format!(
             "new Promise(done => {{ const s = new EventSource('{secret}'); s.onopen = s.onerror = () => done('tried'); }})"
