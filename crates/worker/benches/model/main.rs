@@ -21,7 +21,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
 const USAGE: &str = "usage: bench.sh model [--quick] [--json FILE]";
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_mins(2);
 /// Turns of a run; the last one completes it.
 const TURNS: usize = 45;
 /// A run with this prompt asks its user at its first turn.
