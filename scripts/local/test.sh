@@ -38,6 +38,9 @@ unset DATABASE_URL REDIS_URL S3_ENDPOINT S3_ACCESS_KEY S3_SECRET_KEY JWT_SECRET 
 unset BROWSER_CDP_URL BROWSER_BIN BROWSER_ALLOW_PRIVATE MCP_SERVERS_FILE MCP_DEFAULT_SERVERS
 unset LLM_PRIMARY_PROVIDER ANTHROPIC_API_KEY OPENAI_API_KEY OPENAI_BASE_URL QUEUE_PREFIX
 export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-auto}
+# Most tests wait for processes, timers and stores: on a small machine more of them than it has cores run side by side.
+cores=$(getconf _NPROCESSORS_ONLN)
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((cores > 4 ? cores : 4))}
 if [ -n "${CI:-}" ]; then export CARGO_INCREMENTAL=${CARGO_INCREMENTAL:-0}; fi
 
 passed=0 failed=0

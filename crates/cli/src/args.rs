@@ -153,7 +153,7 @@ Ctrl-C detaches; the run goes on.
 
 Examples:
   agentctl run \"List files and create a test.txt file\"
-  agentctl run --json \"run `ls`\" | jq -r .message
+  agentctl run --json 'run `ls`' | jq -r .message
   ID=$(agentctl run --detach \"wait 30 seconds\")"
 )]
 pub struct RunArgs {

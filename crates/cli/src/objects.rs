@@ -118,7 +118,11 @@ impl Bucket {
             .await
             .map_err(|error| {
                 if error.code() == Some("NoSuchKey") {
-                    return Failure::new(format!("no such file: {key}"))
+                    let path = key
+                        .split_once("/runs/")
+                        .and_then(|(_, rest)| rest.split_once('/'));
+                    let shown = path.map_or(key, |(_, path)| path);
+                    return Failure::new(format!("no such file: {shown}"))
                         .fix("list them with `agentctl files RUN`");
                 }
                 self.failed("cannot get an object", error)

@@ -288,6 +288,9 @@ async fn refusal(response: Response) -> Failure {
         StatusCode::GONE if body["code"] == "artifact_replaced" => failure.fix(
             "list them with `agentctl files RUN artifacts`; the newest of a path is the one that is there",
         ),
+        StatusCode::NOT_FOUND if body["code"] == "file_not_found" => {
+            failure.fix("list them with `agentctl files RUN`")
+        }
         StatusCode::NOT_FOUND => failure.fix("list your runs with `agentctl runs`"),
         status if status.is_server_error() => failure
             .code(if status == StatusCode::SERVICE_UNAVAILABLE {

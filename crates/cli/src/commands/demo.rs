@@ -48,25 +48,30 @@ pub async fn demo(console: Console, home: PathBuf) -> Result<Code, Failure> {
     let state = Home::open(&home).and_then(|home| home.state().ok());
     if state.is_some_and(|state| state.ready && state.workers > 0 && state.model.contains(OFFLINE)) {
         console.note(&format!("using the system in {}", home.display()));
-        return show(console, &home).await;
+        let run = show(console, &home).await?;
+        let home = home.display();
+        console.note(&format!("every event of it: agentctl --home {home} logs {run}"));
+        return Ok(Code::Ok);
     }
     let home = std::env::temp_dir().join(format!("agentctl-demo-{}", std::process::id()));
     console.note("no system runs here: starting one of its own (database, queue, store, API, a worker)");
-    ourselves(&home, &["up", "--detach"])?;
+    ourselves(&home, &["up", "--detach"], Stdio::inherit())?;
     let shown = show(console, &home).await;
-    ourselves(&home, &["down"])?;
+    // Not told: it says that the data stays, and here it does not.
+    ourselves(&home, &["down"], Stdio::piped())?;
     // What is kept of a failure is its logs.
     if shown.is_ok() {
         std::fs::remove_dir_all(&home).ok();
+        console.note("the system of the demo is stopped and gone");
     } else {
         console.note(&format!("its logs are in {}", home.join("logs").display()));
     }
-    shown
+    shown.map(|_| Code::Ok)
 }
 
-/// This program with another command, offline.
-fn ourselves(home: &Path, args: &[&str]) -> Result<(), Failure> {
-    let status = std::process::Command::new(std::env::current_exe()?)
+/// This program with another command, offline. `told` is where its progress goes.
+fn ourselves(home: &Path, args: &[&str], told: Stdio) -> Result<(), Failure> {
+    let ended = std::process::Command::new(std::env::current_exe()?)
         .arg("--home")
         .arg(home)
         .args(args)
@@ -75,14 +80,18 @@ fn ourselves(home: &Path, args: &[&str]) -> Result<(), Failure> {
         .env_remove("REDIS_URL")
         .env_remove("S3_ENDPOINT")
         .stdout(Stdio::null())
-        .status()?;
-    if status.success() {
+        .stderr(told)
+        .output()?;
+    if ended.status.success() {
         return Ok(());
     }
-    Err(Failure::new(format!("`agentctl {}` failed", args.join(" "))).because(status.to_string()))
+    let words = String::from_utf8_lossy(&ended.stderr);
+    let cause = format!("{} {}", ended.status, words.trim());
+    Err(Failure::new(format!("`agentctl {}` failed", args.join(" "))).because(cause.trim_end().to_owned()))
 }
 
-async fn show(console: Console, home: &Path) -> Result<Code, Failure> {
+/// Gives the run.
+async fn show(console: Console, home: &Path) -> Result<String, Failure> {
     let place = Place::find(Some(home))?;
     let api = Api::at(&place)?;
     let mut demo = Demo {
@@ -99,12 +108,7 @@ async fn show(console: Console, home: &Path) -> Result<Code, Failure> {
     demo.look_at_the_files().await?;
     let words = "All of it held: nothing was lost, nothing was done twice.";
     console.out(&console.paint(Style::Green, words))?;
-    console.note(&format!(
-        "every event of it: agentctl --home {} logs {}",
-        home.display(),
-        demo.run
-    ));
-    Ok(Code::Ok)
+    Ok(demo.run)
 }
 
 /// What the model answers, turn by turn.
@@ -178,7 +182,7 @@ impl Demo {
         let one = &asked["interrupts"][0];
         let message = one["message"].as_str().unwrap_or("a call");
         self.say(&format!(
-            "It asks: {}. This command says yes, for exactly this call.",
+            "It asks: {} This command says yes, for exactly this call.",
             harmless(message)
         ))?;
         let id = super::runs::text(one, "id")?;

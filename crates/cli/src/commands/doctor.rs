@@ -299,6 +299,10 @@ fn model(place: &Place) -> Check {
     };
     let answer = match place.get("LLM_PRIMARY_PROVIDER") {
         Some(provider) => match key_of(provider) {
+            // Keys are never written down: those of a running system are in its environment alone.
+            Some((setting, false)) if place.home.is_some() => Ok(format!(
+                "{provider}; {setting} is not seen from here, the system has it from its own environment"
+            )),
             Some((setting, false)) => {
                 Err(Failure::new(format!("{provider} without {setting}")).fix(format!("set {setting}")))
             }
