@@ -186,6 +186,10 @@ pub trait Model: Send + Sync + 'static {
 
 /// The files of one run. Implementations: S3 and memory.
 pub trait Workspace: Send + Sync + 'static {
+    /// Why reading or writing this path would be refused before anything is done.
+    fn refusal(&self, _path: &str) -> Option<WorkspaceError> {
+        None
+    }
     /// Whole content; paths are checked here (see [`WorkspaceError::InvalidPath`]).
     fn read(&self, path: &str) -> impl Future<Output = Result<Bytes, WorkspaceError>> + Send;
     /// Writes a whole file and says what was stored.
@@ -209,6 +213,11 @@ pub trait RemoteTools: Send + Sync + 'static {
     /// A hash over all that another system says of a tool. Part of what a person is asked to approve: a tool that is described
     /// otherwise is asked for again. None for tools whose description is ours.
     fn pin_of(&self, _tool_name: &str) -> Option<String> {
+        None
+    }
+    /// What a call would be told before anything is done or asked of another system: not set up, wrong input, not for this run.
+    /// Holds no word of another system. `call` gives the same then.
+    fn refusal(&self, _call: &Call<'_>) -> Option<ToolResult> {
         None
     }
     /// Calls it. The call's idempotency key and epoch go with the request, so that the other system can drop what it has

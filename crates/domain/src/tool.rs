@@ -125,6 +125,10 @@ pub struct ToolResult {
     /// Files the call added, changed or deleted; kept with the step, not with its result.
     #[serde(skip)]
     pub changes: Vec<FileChange>,
+    /// The call was refused before anything was done: it has read nothing. Said by the driver alone, never by a tool; kept with
+    /// the step, not with its result.
+    #[serde(skip)]
+    pub refused: bool,
 }
 
 impl ToolResult {
@@ -137,6 +141,7 @@ impl ToolResult {
             artifacts: vec![],
             memory: vec![],
             changes: vec![],
+            refused: false,
         }
     }
 
@@ -149,6 +154,16 @@ impl ToolResult {
             artifacts: vec![],
             memory: vec![],
             changes: vec![],
+            refused: false,
+        }
+    }
+
+    /// The same, of a call that was refused before anything was done.
+    #[must_use]
+    pub fn as_refused(self) -> Self {
+        Self {
+            refused: true,
+            ..self
         }
     }
 

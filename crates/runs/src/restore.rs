@@ -28,7 +28,7 @@ const CONNECTORS: &str =
 const TURNS: &str = "SELECT turn, raw, actions, fault, model, provider FROM agent_turns
     WHERE run_id = $1 ORDER BY turn";
 const STEPS: &str = "SELECT id, step_number, phase_number, turn, action, tool_name, tool_input, tool_output,
-        effect, status, retry_count
+        effect, status, retry_count, metadata @> '{\"refused\": true}' AS refused
     FROM agent_steps WHERE run_id = $1 ORDER BY step_number";
 const MESSAGES: &str = "SELECT id, role, content, step_id, created_at FROM agent_messages
     WHERE run_id = $1 ORDER BY created_at, id";
@@ -196,6 +196,10 @@ fn turn(row: &Row) -> Result<StoredTurn, StoreError> {
 fn step(row: &Row) -> Result<RestoredStep, StoreError> {
     let status: &str = column(row, "status")?;
     let result: Option<Value> = column(row, "tool_output")?;
+    let mut result: Option<ToolResult> = result.map(parsed).transpose()?;
+    if let Some(result) = &mut result {
+        result.refused = column::<Option<bool>>(row, "refused")?.unwrap_or(false);
+    }
     Ok(RestoredStep {
         id: StepId(column(row, "id")?),
         step_number: number(row, "step_number")?,
@@ -206,7 +210,7 @@ fn step(row: &Row) -> Result<RestoredStep, StoreError> {
         tool_input: column::<Option<Value>>(row, "tool_input")?.unwrap_or(Value::Null),
         effect: column(row, "effect")?,
         status: StepStatus::parse(status).ok_or_else(|| StoreError::row("unknown step status"))?,
-        result: result.map(parsed).transpose()?,
+        result,
         retry_count: number(row, "retry_count")?,
     })
 }

@@ -23,6 +23,8 @@ const TMP_DIR: &str = "/tmp";
 /// The pod's clock started before ours.
 const START_ALLOWANCE: Duration = Duration::from_secs(15);
 const SIGKILL: i32 = 9;
+/// In the words of file tools.
+const TOO_LARGE: &str = "Workspace limit exceeded";
 
 /// Carries the order out; gives back the exit code.
 pub(crate) fn run() -> u8 {
@@ -157,6 +159,7 @@ impl Call {
             stderr: Stream::default(),
             delta: None,
             warnings: vec![],
+            unkept: None,
         }
     }
 
@@ -210,11 +213,14 @@ impl Call {
         record.ending = ending(&ran);
         record.out_of_memory = ran.out_of_memory;
         let mut failures = vec![];
+        if ran.outcome == Some(Outcome::TooLarge) {
+            record.unkept = Some(TOO_LARGE.to_owned());
+        }
         let keeps_files = !matches!(ran.outcome, None | Some(Outcome::TooLarge));
         if let Some(before) = before.filter(|_| keeps_files) {
             let (root, limits) = (Path::new(WORKSPACE_DIR), self.order.limits);
             match upload::delta(&self.store, &self.order, root, (before, &limits)) {
-                Ok(delta) => record.delta = Some(delta),
+                Ok(kept) => (record.delta, record.unkept) = kept,
                 Err(failure) => failures.push(failure),
             }
         }
@@ -229,7 +235,7 @@ impl Call {
             // Told to stop is what happened; what could not be kept is said beside it.
             record.warnings.extend(failures.iter().map(ToString::to_string));
         } else if let Some(failure) = failures.into_iter().next() {
-            record.delta = None;
+            (record.delta, record.unkept) = (None, None);
             record.ending = failed(failure);
         }
         record.durations.upload_ms = millis(began.elapsed());
@@ -262,7 +268,7 @@ fn ending(ran: &Ran) -> Ending {
         Some(Outcome::TimedOut) => Ending::TimedOut,
         Some(Outcome::Ended(End::Exited(code))) => Ending::Exited { code },
         Some(Outcome::Ended(End::Signalled(signal))) => Ending::Signalled { signal },
-        Some(Outcome::TooLarge) => failed(Failure::new(FailureClass::Workspace, "Workspace limit exceeded")),
+        Some(Outcome::TooLarge) => failed(Failure::new(FailureClass::Workspace, TOO_LARGE)),
     }
 }
 

@@ -10,7 +10,7 @@ use std::io::{self, Cursor, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toolbox::pack::{PackError, Packed, Packer};
-use toolbox::tree::{self, Before, Changes};
+use toolbox::tree::{self, Before, Changes, TreeError};
 use toolbox::wire::{Delta, FailureClass, Limits, Order, Record};
 
 /// An archive up to this size is kept in memory and made once.
@@ -22,14 +22,22 @@ fn workspace(message: impl Into<String>) -> Failure {
     Failure::new(FailureClass::Workspace, message)
 }
 
+/// What is kept of the files, and why some of them or all are not.
+pub(crate) type Kept = (Option<Delta>, Option<String>);
+
 /// Stores the delta; without a change nothing is stored.
 pub(crate) fn delta(
     store: &Store,
     order: &Order,
     root: &Path,
     (before, limits): (&Before<'_>, &Limits),
-) -> Result<Delta, Failure> {
-    let changes = tree::changes(root, before, limits).map_err(|error| workspace(error.to_string()))?;
+) -> Result<Kept, Failure> {
+    let mut changes = match tree::changes(root, before, limits) {
+        Ok(changes) => changes,
+        Err(error @ TreeError::LimitExceeded) => return Ok((None, Some(error.to_string()))),
+        Err(error) => return Err(workspace(error.to_string())),
+    };
+    let fault = changes.fault.take();
     let contents: Vec<Content> = changes
         .contents()
         .into_iter()
@@ -48,7 +56,7 @@ pub(crate) fn delta(
     } else {
         send(store, order, &contents)?
     };
-    Ok(told(changes, packed))
+    Ok((Some(told(changes, packed)), fault))
 }
 
 fn told(changes: Changes, packed: Packed) -> Delta {

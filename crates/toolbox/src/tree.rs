@@ -9,7 +9,7 @@ mod place;
 mod walk;
 
 pub use place::Placer;
-pub use walk::{Stamp, open, used, walk};
+pub use walk::{Stamp, Walked, open, used, walk};
 
 use crate::pack::copy_hashed;
 use crate::wire::{File, Limits};
@@ -120,7 +120,7 @@ pub struct Before<'a> {
 impl<'a> Before<'a> {
     /// Looks over a tree that was made from `files`.
     pub fn look(root: &Path, files: &'a BTreeMap<String, File>, limits: &Limits) -> Result<Self, TreeError> {
-        let stamps = walk(root, limits.files)?;
+        let stamps = walk(root, limits.files)?.files;
         let last = stamps
             .values()
             .map(Stamp::changed_nanos)
@@ -145,6 +145,8 @@ pub struct Changes {
     pub added: BTreeMap<String, File>,
     pub changed: BTreeMap<String, File>,
     pub deleted: Vec<String>,
+    /// Files whose names cannot be kept, in the words of file tools; all others are told above.
+    pub fault: Option<String>,
 }
 
 impl Changes {
@@ -159,9 +161,10 @@ impl Changes {
 /// Compares a tree that nobody changes any more with what was there before.
 ///
 /// # Errors
-/// [`TreeError::LimitExceeded`] and [`TreeError::InvalidPath`] for what may not be kept: then nothing of it is.
+/// [`TreeError::LimitExceeded`] for what is too much: then nothing of it is kept.
 pub fn changes(root: &Path, before: &Before<'_>, limits: &Limits) -> Result<Changes, TreeError> {
-    let found = walk(root, limits.files)?;
+    let walked = walk(root, limits.files)?;
+    let (fault, found) = (walked.fault(), walked.files);
     // Files with holes may claim more than a number holds.
     let total = found
         .values()
@@ -170,7 +173,10 @@ pub fn changes(root: &Path, before: &Before<'_>, limits: &Limits) -> Result<Chan
     if too_large || total > limits.total_bytes {
         return Err(TreeError::LimitExceeded);
     }
-    let mut changes = Changes::default();
+    let mut changes = Changes {
+        fault,
+        ..Changes::default()
+    };
     for (path, stamp) in found.iter().filter(|(path, stamp)| !before.is_same(path, stamp)) {
         let now = describe(&root.join(path), stamp)?;
         match before.files.get(path) {

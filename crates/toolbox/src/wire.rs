@@ -155,9 +155,13 @@ pub struct Record {
     pub durations: Durations,
     pub stdout: Stream,
     pub stderr: Stream,
-    /// Nothing when the files could not be stored; then [`Ending::Failed`] or `warnings` says why.
+    /// Nothing when the files could not be stored; then [`Ending::Failed`], `unkept` or `warnings` says why.
     pub delta: Option<Delta>,
     pub warnings: Vec<String>,
+    /// The tool ran, and some of its files (those that `delta` lacks) or all of them are not kept: why, in the words of file
+    /// tools.
+    #[serde(default)]
+    pub unkept: Option<String>,
 }
 
 /// How the tool ended.

@@ -14,7 +14,7 @@ pub(crate) fn answered(answered: Result<ToolResult, ToolError>) -> Result<ToolRe
     }
 }
 
-fn cleaned(result: ToolResult) -> ToolResult {
+pub(crate) fn cleaned(result: ToolResult) -> ToolResult {
     ToolResult {
         output: value(result.output),
         error: result.error.map(text),

@@ -25,7 +25,7 @@ const MAX_TEXT: usize = 20_000;
 
 /// A vendor with operations. Its order is that of texts and checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(crate) enum Kind {
     Github,
     Linear,
     Slack,
@@ -178,7 +178,12 @@ impl Connectors {
         }
     }
 
-    fn prepared(&self, call: &Call<'_>, allowed: &[String]) -> Result<(Kind, &Api, RequestBuilder), Refusal> {
+    /// The request of a call; nothing is sent.
+    pub(crate) fn prepared(
+        &self,
+        call: &Call<'_>,
+        allowed: &[String],
+    ) -> Result<(Kind, &Api, RequestBuilder), Refusal> {
         let given = text(call.tool_input, "connector_type")?;
         let kind = KINDS.into_iter().find(|kind| kind.name() == given);
         let kind = kind.ok_or_else(|| one_of("connector_type", &KINDS.map(Kind::name)))?;

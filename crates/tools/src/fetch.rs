@@ -77,7 +77,8 @@ impl Fetch {
         }
     }
 
-    async fn fetched(&self, input: &Value) -> Result<ToolResult, Refusal> {
+    /// The address as given and as read, and how much of its page is wanted; nothing is sent.
+    pub(crate) fn asked<'a>(&self, input: &'a Value) -> Result<(&'a str, Url, usize), Refusal> {
         let given = text_of(input, "url")?.trim();
         if given.len() > MAX_URL {
             return Err(invalid(format!("url must have at most {MAX_URL} bytes")));
@@ -87,6 +88,11 @@ impl Fetch {
         self.guard
             .check(&url)
             .map_err(|fault| refused(fault.to_string(), 0.0))?;
+        Ok((given, url, max_bytes))
+    }
+
+    async fn fetched(&self, input: &Value) -> Result<ToolResult, Refusal> {
+        let (given, url, max_bytes) = self.asked(input)?;
         let until = Instant::now() + self.limit;
         let sent = self.client.get(url.clone()).header(ACCEPT, ACCEPTED).send();
         let response = sent.await.map_err(|error| self.no_answer(&url, &error))?;

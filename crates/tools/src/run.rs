@@ -205,6 +205,19 @@ impl<W: Workspace> RemoteTools for RunTools<W> {
         self.mcp.pin_of(tool_name).map(str::to_owned)
     }
 
+    fn refusal(&self, call: &Call<'_>) -> Option<ToolResult> {
+        let (shared, input) = (&self.tools.shared, call.tool_input);
+        let refusal = match Kind::of(call.tool_name)? {
+            Kind::Search => *shared.search.question(input).err()?,
+            Kind::Fetch => *shared.fetch.asked(input).err()?,
+            Kind::Connector => *shared.connectors.prepared(call, &self.run.connector_ids).err()?,
+            Kind::Browser if !self.tools.browser.is_configured() => unconfigured::browser(input),
+            Kind::Browser => browser::refusal(input)?,
+            Kind::Mcp => self.mcp.refusal(call.tool_name, input)?,
+        };
+        Some(clean::cleaned(refusal))
+    }
+
     async fn call(&self, call: &Call<'_>, cancel: &CancellationToken) -> Result<ToolResult, ToolError> {
         let work = async {
             let shared = &self.tools.shared;

@@ -28,7 +28,7 @@ struct Input {
 
 /// A question that can be asked.
 #[derive(Debug)]
-struct Question<'a> {
+pub(crate) struct Question<'a> {
     query: &'a str,
     max_results: u32,
     search_depth: &'a str,
@@ -99,6 +99,16 @@ impl Search {
     }
 
     async fn asked(&self, input: &Value) -> Result<ToolResult, Refusal> {
+        let (provider, api, question) = self.question(input)?;
+        let found = ask(provider, api, &question).await?;
+        Ok(result(&question, api.vendor.name, found))
+    }
+
+    /// What to ask of whom; nothing is sent.
+    pub(crate) fn question<'a>(
+        &'a self,
+        input: &'a Value,
+    ) -> Result<(Provider, &'a Api, Question<'a>), Refusal> {
         let query = text(input, "query")?.trim();
         let Input {
             max_results,
@@ -108,10 +118,9 @@ impl Search {
         if !(1..=MAX_RESULTS).contains(&max_results) {
             return Err(invalid(format!("max_results must be 1 to {MAX_RESULTS}")));
         }
-        let search_depth = search_depth.as_deref().unwrap_or(DEPTHS[0]);
-        if !DEPTHS.contains(&search_depth) {
-            return Err(one_of("search_depth", &DEPTHS));
-        }
+        let given = search_depth.as_deref().unwrap_or(DEPTHS[0]);
+        let search_depth = DEPTHS.into_iter().find(|depth| *depth == given);
+        let search_depth = search_depth.ok_or_else(|| one_of("search_depth", &DEPTHS))?;
         if query.chars().count() > MAX_QUERY {
             return Err(invalid(format!("query must have at most {MAX_QUERY} characters")));
         }
@@ -123,8 +132,7 @@ impl Search {
             max_results,
             search_depth,
         };
-        let found = ask(*provider, api, &question).await?;
-        Ok(result(&question, api.vendor.name, found))
+        Ok((*provider, api, question))
     }
 }
 

@@ -59,6 +59,13 @@ impl RemoteTools for Remote {
         self.tools.pin_of(tool_name)
     }
 
+    fn refusal(&self, call: &Call<'_>) -> Option<ToolResult> {
+        if self.counts(call.tool_name, call.tool_input) {
+            return None;
+        }
+        self.tools.refusal(call)
+    }
+
     async fn call(&self, call: &Call<'_>, cancel: &CancellationToken) -> Result<ToolResult, ToolError> {
         if self.counts(call.tool_name, call.tool_input) {
             return self.counting.call(call, cancel).await;

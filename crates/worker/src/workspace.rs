@@ -10,6 +10,10 @@ pub use ::workspace::*;
 pub struct RunFiles(pub RunWorkspace);
 
 impl Workspace for RunFiles {
+    fn refusal(&self, path: &str) -> Option<WorkspaceError> {
+        self.0.refusal(path)
+    }
+
     async fn read(&self, path: &str) -> Result<Bytes, WorkspaceError> {
         self.0.read(path).await
     }

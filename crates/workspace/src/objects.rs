@@ -240,21 +240,30 @@ impl Workspaces {
     }
 }
 
-/// For what goes to and comes from a tool's pod.
+/// For what goes to and comes from a tool.
 impl Objects {
-    /// Stores a whole object; gives back the store's mark of its content, as a listing has it.
-    pub async fn put_marked(
+    /// Stores a file of a tool, which may be a program (`executable`); gives back the store's mark of its content, as a listing
+    /// has it.
+    pub async fn put_file(
         &self,
         key: &str,
         content: Bytes,
-        mime_type: &str,
+        (mime_type, executable): (&str, bool),
     ) -> Result<Option<String>, WorkspaceError> {
         match self {
-            Self::S3(s3) => s3.put_marked(key, content, mime_type).await,
+            Self::S3(s3) => s3.put_file(key, content, (mime_type, executable)).await,
             Self::Memory(memory) => {
-                memory.put(key, content);
+                memory.put_file(key, content, executable);
                 Ok(None)
             }
+        }
+    }
+
+    /// The content and whether it is a program, or nothing when there is no such object.
+    pub async fn get_file(&self, key: &str) -> Result<Option<(Bytes, bool)>, WorkspaceError> {
+        match self {
+            Self::S3(s3) => s3.get_file(key).await,
+            Self::Memory(memory) => Ok(memory.get_file(key)),
         }
     }
 

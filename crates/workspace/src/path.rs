@@ -3,10 +3,13 @@
 use domain::files::WorkspaceError;
 use domain::{RunId, UserId};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// Longest path in bytes, after normalising.
-const MAX_PATH_BYTES: usize = 512;
+pub(crate) const MAX_PATH_BYTES: usize = 512;
+/// Longest part of a path that file systems take.
+const MAX_NAME_BYTES: usize = 255;
 /// Our own directory below a run's prefix.
 pub const HIDDEN: &str = ".agent";
 
@@ -58,6 +61,11 @@ impl WorkspacePath {
         &self.0
     }
 
+    /// The directories it is in: `a/b/c` has `a` and `a/b`.
+    pub(crate) fn parents(&self) -> impl Iterator<Item = &str> {
+        self.0.match_indices('/').map(|(end, _)| &self.0[..end])
+    }
+
     /// The content type told by the name.
     pub fn mime_type(&self) -> String {
         mime_guess::from_path(&self.0).first_or_octet_stream().to_string()
@@ -72,6 +80,27 @@ impl fmt::Display for WorkspacePath {
 
 fn invalid(text: &str) -> WorkspaceError {
     WorkspaceError::InvalidPath(text.to_owned())
+}
+
+/// Whether one directory can hold all of these files: a store can have files that would be directories of others.
+///
+/// # Errors
+/// [`WorkspaceError::InvalidPath`] with the first that it cannot hold, and why.
+pub fn fit_directory<'a>(paths: impl IntoIterator<Item = &'a str>) -> Result<(), WorkspaceError> {
+    let paths: BTreeSet<&str> = paths.into_iter().collect();
+    for path in &paths {
+        let below = format!("{path}/");
+        let next = paths.range(below.as_str()..).next();
+        if let Some(inside) = next.filter(|next| next.starts_with(&below)) {
+            return Err(invalid(&format!(
+                "{path} (it is a file, and {inside} is below it)"
+            )));
+        }
+        if path.split('/').any(|part| part.len() > MAX_NAME_BYTES) {
+            return Err(invalid(&format!("{path} (a name in it is too long)")));
+        }
+    }
+    Ok(())
 }
 
 /// What the keys of a run's files start with; ends with a slash.
@@ -132,6 +161,21 @@ mod tests {
             let error = WorkspacePath::parse(text).unwrap_err();
             assert_eq!(error.to_string(), format!("Invalid path: {text}"));
         }
+    }
+
+    #[test]
+    fn files_that_would_be_directories_of_others_fit_no_directory() {
+        let told = |paths: &[&str]| fit_directory(paths.iter().copied()).map_err(|error| error.to_string());
+        assert_eq!(told(&["a", "a.b", "a-b/c", "ab/c", "b/c", "b/d/e"]), Ok(()));
+        let error = "Invalid path: d (it is a file, and d/f.txt is below it)";
+        assert_eq!(told(&["d/f.txt", "d-e", "d"]), Err(error.to_owned()));
+        assert!(told(&["a/b/c/d", "a/b"]).is_err());
+        let long = "x".repeat(256);
+        assert!(
+            told(&[&long])
+                .unwrap_err()
+                .ends_with("(a name in it is too long)")
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The workspace of one run: the rules of file operations over a store.
 
+use crate::fold::for_all;
 use crate::objects::{Object, Objects};
 use crate::options::SizeLimits;
 use crate::path::{HIDDEN, WorkspacePath, run_prefix};
@@ -15,6 +16,9 @@ use tokio::sync::{Mutex, MutexGuard};
 
 /// What to set when there is no store.
 pub(crate) const SETTINGS: &str = "S3_ACCESS_KEY and S3_SECRET_KEY";
+
+/// Objects looked at to see whether there is a file below a path; what we do not show may be among them.
+const FEW: u16 = 100;
 
 /// Sizes by key, ours included; nothing before the first listing.
 pub(crate) type Usage = Option<BTreeMap<String, u64>>;
@@ -123,6 +127,29 @@ impl RunWorkspace {
         Ok(())
     }
 
+    /// Fails when the path is a directory, or below a file. Asks the store: programs change files beside what is known here.
+    async fn has_place(&self, store: &Objects, path: &WorkspacePath) -> Result<(), WorkspaceError> {
+        let below = format!("{}/", self.key(path));
+        let inside = store.page(&below, None, FEW);
+        let parents: Vec<String> = path.parents().map(str::to_owned).collect();
+        let files = for_all(parents, |parent| async move {
+            let key = format!("{}{parent}", self.prefix);
+            Ok(store.size(&key).await?.map(|_| parent))
+        });
+        let (inside, files) = futures::try_join!(inside, files)?;
+        if inside
+            .objects
+            .iter()
+            .any(|object| self.visible(&object.key).is_some())
+        {
+            return Err(WorkspaceError::InvalidPath(format!("{path} (it is a directory)")));
+        }
+        match files.into_iter().flatten().next() {
+            Some(file) => Err(WorkspaceError::InvalidPath(format!("{path} ({file} is a file)"))),
+            None => Ok(()),
+        }
+    }
+
     /// The visible files below a directory, by path.
     pub(crate) async fn files(
         &self,
@@ -150,6 +177,12 @@ pub fn sha256(content: &[u8]) -> String {
 }
 
 impl RunWorkspace {
+    /// Why reading or writing this path would be refused before the store is asked.
+    pub fn refusal(&self, path: &str) -> Option<WorkspaceError> {
+        let refused = self.store("the workspace");
+        refused.and_then(|_| WorkspacePath::parse(path).map(drop)).err()
+    }
+
     /// The whole content of a file.
     ///
     /// # Errors
@@ -164,12 +197,14 @@ impl RunWorkspace {
     /// Writes a whole file and says what was stored.
     ///
     /// # Errors
-    /// [`WorkspaceError::InvalidPath`] and [`WorkspaceError::LimitExceeded`] before anything is stored.
+    /// [`WorkspaceError::InvalidPath`], also for a directory and for what would be below a file, and
+    /// [`WorkspaceError::LimitExceeded`], before anything is stored.
     pub async fn write(&self, path: &str, content: Bytes) -> Result<Written, WorkspaceError> {
         let store = self.store("file_write")?;
         let path = WorkspacePath::parse(path)?;
         let (key, size) = (self.key(&path), content.len() as u64);
         let mut usage = self.usage(store).await?;
+        self.has_place(store, &path).await?;
         let used = usage.get_or_insert_default();
         self.fits(used, &key, size)?;
         let artifact = self.artifact(store, &path, &content);

@@ -85,14 +85,7 @@ impl S3Objects {
     }
 
     pub(crate) async fn get(&self, key: &str) -> Result<Option<Bytes>, WorkspaceError> {
-        let found = match self.small.get_object().bucket(&self.bucket).key(key).send().await {
-            Ok(found) => found,
-            Err(error) if error.as_service_error().is_some_and(is_missing_key) => return Ok(None),
-            Err(error) => return Err(storage("GetObject", error)),
-        };
-        let body = found.body.collect().await;
-        let body = body.map_err(|error| WorkspaceError::Storage(format!("GetObject: body cut: {error}")))?;
-        Ok(Some(body.into_bytes()))
+        Ok(self.get_file(key).await?.map(|(content, _)| content))
     }
 
     /// The content as it comes, or nothing when there is no such object.

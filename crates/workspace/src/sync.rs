@@ -1,23 +1,22 @@
-//! A workspace as a directory: fetched before a program runs, stored back after it.
+//! A workspace as a directory: fetched before a program runs, stored back after it. Of a file's mode only whether its owner may
+//! run it is kept.
 //!
 //! Links are never followed and never stored: only regular files reached through real directories count. A file
 //! counts as unchanged when nothing of its inode changed, or else when its content is the same.
 
 use crate::fold::for_all;
 use crate::objects::Objects;
-use crate::path::{HIDDEN, WorkspacePath};
+use crate::path::{WorkspacePath, fit_directory};
 use crate::run::{RunWorkspace, sha256};
-use bytes::Bytes;
+use crate::walk::{MAX_FILES, Stamp, local, permit, read, walk};
 use domain::files::WorkspaceError;
 use domain::tool::{ArtifactRef, FileChange};
 use std::collections::BTreeMap;
-use std::fs::Metadata;
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// Most files of a workspace that are synced.
-const MAX_FILES: usize = 50_000;
+/// Mode of a file that is a program. Of the others nothing is told.
+const PROGRAM_MODE: u32 = 0o755;
 
 /// What [`RunWorkspace::sync_down`] put into the directory.
 #[derive(Debug, Clone, Default)]
@@ -46,36 +45,15 @@ pub struct Synced {
     pub artifacts: Vec<ArtifactRef>,
     /// What became of each file, by path.
     pub changes: Vec<FileChange>,
+    /// Files whose names cannot be kept, as the error of the call; all others are stored.
+    pub fault: Option<String>,
 }
 
 #[derive(Debug, Clone)]
 struct Known {
     stamp: Stamp,
     sha256: String,
-}
-
-/// What the kernel changes when a file is written; a program cannot set the change time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    fn of(meta: &Metadata) -> Self {
-        Self {
-            inode: meta.ino(),
-            size: meta.len(),
-            modified: (meta.mtime(), meta.mtime_nsec()),
-            changed: (meta.ctime(), meta.ctime_nsec()),
-        }
-    }
-}
-
-fn local(action: &str, path: &Path, error: io::Error) -> WorkspaceError {
-    WorkspaceError::Storage(format!("cannot {action} {}: {error}", path.display()))
+    executable: bool,
 }
 
 /// Runs blocking file work off the async threads.
@@ -90,8 +68,8 @@ impl RunWorkspace {
     /// Puts every file into `dir`, which is there and empty. `tool` is named when there is no store.
     ///
     /// # Errors
-    /// [`WorkspaceError::LimitExceeded`] when the files are more than the limits, [`WorkspaceError::Storage`] when
-    /// the store or the directory fails.
+    /// [`WorkspaceError::LimitExceeded`] when the files are more than the limits, [`WorkspaceError::InvalidPath`] when no
+    /// directory can hold them all, [`WorkspaceError::Storage`] when the store or the directory fails.
     pub async fn sync_down(&self, dir: &Path, tool: &str) -> Result<Manifest, WorkspaceError> {
         let store = self.store(tool)?;
         let files = self.files(store, "").await?;
@@ -99,6 +77,7 @@ impl RunWorkspace {
         if total > self.limits().total || files.len() > MAX_FILES {
             return Err(WorkspaceError::LimitExceeded);
         }
+        fit_directory(files.iter().map(|(path, _)| path.as_str()))?;
         let known = for_all(files, |(path, object)| fetch(store, dir, path, object.key)).await?;
         Ok(Manifest {
             files: known.into_iter().flatten().collect(),
@@ -109,11 +88,12 @@ impl RunWorkspace {
     /// this returns. Gives back the added and changed files, by path, and what became of every file.
     ///
     /// # Errors
-    /// [`WorkspaceError::LimitExceeded`] and [`WorkspaceError::InvalidPath`] before anything is stored.
+    /// [`WorkspaceError::LimitExceeded`] before anything is stored.
     pub async fn sync_up(&self, dir: &Path, before: &Manifest, tool: &str) -> Result<Synced, WorkspaceError> {
         let store = self.store(tool)?;
         let root = dir.to_owned();
-        let found = blocking(move || walk(&root)).await?;
+        let walked = blocking(move || walk(&root)).await?;
+        let (fault, found) = (walked.fault(), walked.files);
         let total: u64 = found.values().map(|stamp| stamp.size).sum();
         let too_large = found.values().any(|stamp| stamp.size > self.limits().file);
         if too_large || total > self.limits().total {
@@ -152,10 +132,11 @@ impl RunWorkspace {
         Ok(Synced {
             artifacts,
             changes: told,
+            fault,
         })
     }
 
-    /// Stores one file if its content is new.
+    /// Stores one file if its content is new, or if it became a program or none.
     async fn upload(
         &self,
         store: &Objects,
@@ -163,19 +144,15 @@ impl RunWorkspace {
         path: WorkspacePath,
         before: &Manifest,
     ) -> Result<Option<ArtifactRef>, WorkspaceError> {
-        let (file, limit) = (dir.join(path.as_str()), self.limits().file);
-        let content = blocking(move || read(&file, limit)).await?;
+        let (root, file, limit) = (dir.to_owned(), path.clone(), self.limits().file);
+        let (content, executable) = blocking(move || read(&root, file.as_str(), limit)).await?;
         let artifact = self.artifact(store, &path, &content);
-        if before
-            .files
-            .get(&path)
-            .is_some_and(|known| known.sha256 == artifact.content_hash)
-        {
+        let same = |known: &Known| known.sha256 == artifact.content_hash && known.executable == executable;
+        if before.files.get(&path).is_some_and(same) {
             return Ok(None);
         }
-        store
-            .put(&artifact.storage_key, content, &artifact.mime_type)
-            .await?;
+        let form = (artifact.mime_type.as_str(), executable);
+        store.put_file(&artifact.storage_key, content, form).await?;
         Ok(Some(artifact))
     }
 }
@@ -187,100 +164,30 @@ async fn fetch(
     path: WorkspacePath,
     key: String,
 ) -> Result<Option<(WorkspacePath, Known)>, WorkspaceError> {
-    let Some(content) = store.get(&key).await? else {
+    let Some((content, executable)) = store.get_file(&key).await? else {
         return Ok(None);
     };
-    let file = dir.join(path.as_str());
+    let (root, file) = (dir.to_owned(), dir.join(path.as_str()));
     let known = blocking(move || {
         let sha256 = sha256(&content);
-        let stamp = create(&file, &content).map_err(|error| local("create", &file, error))?;
-        Ok(Known { stamp, sha256 })
+        let stamp =
+            create(&file, &content, executable).map_err(|error| local("create", (&root, &file), &error))?;
+        Ok(Known {
+            stamp,
+            sha256,
+            executable,
+        })
     });
     Ok(Some((path, known.await?)))
 }
 
-fn create(file: &Path, content: &[u8]) -> io::Result<Stamp> {
+fn create(file: &Path, content: &[u8], executable: bool) -> io::Result<Stamp> {
     if let Some(parent) = file.parent() {
         std::fs::create_dir_all(parent)?;
     }
     std::fs::write(file, content)?;
+    if executable {
+        permit(file, PROGRAM_MODE)?;
+    }
     Ok(Stamp::of(&std::fs::symlink_metadata(file)?))
-}
-
-/// Reads a regular file without following a link in its last part.
-fn read(file: &Path, limit: u64) -> Result<Bytes, WorkspaceError> {
-    use std::io::Read;
-    let open = || {
-        let mut options = std::fs::OpenOptions::new();
-        options
-            .read(true)
-            .custom_flags(nix::fcntl::OFlag::O_NOFOLLOW.bits())
-            .open(file)
-    };
-    let opened = match open() {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            permit(file, 0o600).and_then(|()| open())
-        }
-        other => other,
-    };
-    let opened = opened.map_err(|error| local("read", file, error))?;
-    let mut content = vec![];
-    // One more than allowed, so that a file that grows is noticed.
-    opened
-        .take(limit + 1)
-        .read_to_end(&mut content)
-        .map_err(|error| local("read", file, error))?;
-    if content.len() as u64 > limit {
-        return Err(WorkspaceError::LimitExceeded);
-    }
-    Ok(content.into())
-}
-
-/// A program may take our own permissions away; it is still our directory.
-fn permit(path: &Path, mode: u32) -> io::Result<()> {
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
-}
-
-/// All regular files below `root` that are reached without a link, our own directory left out.
-fn walk(root: &Path) -> Result<BTreeMap<WorkspacePath, Stamp>, WorkspaceError> {
-    let mut found = BTreeMap::new();
-    let mut dirs = vec![(root.to_owned(), String::new())];
-    while let Some((dir, prefix)) = dirs.pop() {
-        for (name, path, meta) in entries(&dir)? {
-            if prefix.is_empty() && name == HIDDEN {
-                continue;
-            }
-            let relative = format!("{prefix}{name}");
-            if meta.is_dir() {
-                dirs.push((path, format!("{relative}/")));
-            } else if meta.is_file() {
-                found.insert(WorkspacePath::parse(&relative)?, Stamp::of(&meta));
-            }
-            if found.len() > MAX_FILES {
-                return Err(WorkspaceError::LimitExceeded);
-            }
-        }
-    }
-    Ok(found)
-}
-
-fn entries(dir: &Path) -> Result<Vec<(String, PathBuf, Metadata)>, WorkspaceError> {
-    let listed = match std::fs::read_dir(dir) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            permit(dir, 0o700).and_then(|()| std::fs::read_dir(dir))
-        }
-        other => other,
-    };
-    let mut entries = vec![];
-    for entry in listed.map_err(|error| local("list", dir, error))? {
-        let entry = entry.map_err(|error| local("list", dir, error))?;
-        let name = entry
-            .file_name()
-            .into_string()
-            .map_err(|name| WorkspaceError::InvalidPath(name.to_string_lossy().into_owned()))?;
-        let meta = std::fs::symlink_metadata(entry.path())
-            .map_err(|error| local("look at", &entry.path(), error))?;
-        entries.push((name, entry.path(), meta));
-    }
-    Ok(entries)
 }

@@ -3,6 +3,9 @@
 //! Decided anew from what is stored whenever a drive comes to the call, so a lost worker changes nothing. While a person is
 //! asked nothing is held: the run waits without worker and without a place in the queue. A step that has begun was let through
 //! before, and is not asked for again.
+//!
+//! What can never be done is refused at once, and nobody is asked about it. A call that was refused has read nothing: that is
+//! stored with its step, and is not told by its error, which others could imitate.
 
 use super::tool_calls::settled;
 use super::{Driver, Flow, Outcome};
@@ -10,7 +13,7 @@ use crate::gate::{self, Gate};
 use crate::ports::{Model, RemoteTools, RunLog, Sandbox, Workspace};
 use crate::replan::REPLAN;
 use crate::snapshot::{Snapshot, assistant_message};
-use crate::step::{called, start_step};
+use crate::step::{called, idempotency_key, start_step};
 use crate::supervisor::{DueTool, Supervisor};
 use crate::tools::ask_user::{self, ASK_USER};
 use domain::change::Change;
@@ -79,35 +82,53 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
             .filter(|asked| asked.kind == InterruptKind::Tool)
             .and_then(KnownInterrupt::refusal)
         {
-            return Admission::Settle(due, ToolResult::failed(refusal, 0.0));
+            return refused(due, refusal);
         }
         let (name, input) = called(&due);
         let labels = self.tools.labels_of(&name, &input);
         let verdict = self.verdict(snapshot, (&name, &input), labels);
         match verdict {
-            CallVerdict::Deny { reason } => Admission::Settle(
-                due,
-                ToolResult::failed(format!("Not allowed by policy: {reason}"), 0.0),
-            ),
+            CallVerdict::Deny { reason } => refused(due, format!("Not allowed by policy: {reason}")),
             _ if name == ASK_USER => ask_user_of(snapshot, due, known),
-            CallVerdict::Allow => Admission::Run(due),
-            CallVerdict::Ask { reason } => {
-                match known.filter(|asked| asked.status == InterruptStatus::Resolved) {
-                    Some(approved) if self.fits(approved, &asked_for) => Admission::Run(due),
-                    Some(_) => {
-                        let error = "Approval does not fit the call: it was given for another input";
-                        Admission::Settle(asked_for, ToolResult::failed(error, 0.0))
-                    }
-                    None => {
-                        let now = self.clock.now();
-                        Admission::Ask(Box::new(gate.approval(
-                            snapshot.run_id,
-                            &due,
-                            (labels, self.tools.pin_of(&name), reason),
-                            now,
-                        )))
-                    }
+            // Whatever comes of it changes nothing for the calls after it.
+            CallVerdict::Allow if labels == Labels::default() => Admission::Run(due),
+            verdict => match (self.refusal(snapshot, &due), verdict) {
+                (Some(refusal), _) => Admission::Settle(due, refusal),
+                (None, CallVerdict::Ask { reason }) => {
+                    self.approved(snapshot, (due, asked_for), known, (labels, reason))
                 }
+                (None, _) => Admission::Run(due),
+            },
+        }
+    }
+
+    /// What a call that nobody can let through is told.
+    fn refusal(&self, snapshot: &Snapshot, due: &DueTool) -> Option<ToolResult> {
+        let (tool_name, tool_input) = called(due);
+        let key = idempotency_key(snapshot.run_id, due);
+        let call = self.call_of(snapshot, due, (&tool_name, &tool_input, &key));
+        self.tools.refusal(&call).map(ToolResult::as_refused)
+    }
+
+    /// A call that a person decides about: has decided, or is to be asked.
+    fn approved(
+        &self,
+        snapshot: &Snapshot,
+        (due, asked_for): (DueTool, DueTool),
+        known: Option<&KnownInterrupt>,
+        (labels, reason): (Labels, String),
+    ) -> Admission {
+        match known.filter(|asked| asked.status == InterruptStatus::Resolved) {
+            Some(approved) if self.fits(approved, &asked_for) => Admission::Run(due),
+            Some(_) => {
+                let error = "Approval does not fit the call: it was given for another input";
+                refused(asked_for, error)
+            }
+            None => {
+                let pin = self.tools.pin_of(&called(&due).0);
+                let (gate, now) = (&snapshot.gate, self.clock.now());
+                let asked = gate.approval(snapshot.run_id, &due, (labels, pin, reason), now);
+                Admission::Ask(Box::new(asked))
             }
         }
     }
@@ -150,12 +171,34 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
             reads_untrusted: self.tools.specs().iter().any(is_foreign),
             ..Labels::default()
         };
-        let settled = snapshot.steps.iter().filter(|step| step.result.is_some());
-        settled
-            .filter_map(|step| made(snapshot, (step.turn, step.action)))
-            .fold(described, |seen, (name, input)| {
-                seen.union(self.tools.labels_of(&name, &input))
-            })
+        let results = snapshot
+            .steps
+            .iter()
+            .filter_map(|step| Some((step, step.result.as_ref()?)));
+        // What the run wrote down before it had read any word of others.
+        let mut own: Vec<Value> = vec![];
+        let mut seen = described;
+        for (step, result) in results.filter(|(_, result)| !result.refused) {
+            let Some((name, input)) = made(snapshot, (step.turn, step.action)) else {
+                continue;
+            };
+            let mut labels = self.tools.labels_of(&name, &input);
+            match name.as_str() {
+                "file_write" if !seen.reads_untrusted => own.extend(input.get("content").cloned()),
+                // By its content, not by its name: a file may be changed in between.
+                "file_read"
+                    if result
+                        .output
+                        .get("content")
+                        .is_some_and(|read| own.contains(read)) =>
+                {
+                    labels.reads_untrusted = false;
+                }
+                _ => {}
+            }
+            seen = seen.union(labels);
+        }
+        seen
     }
 
     /// Whether a call says what the run made up itself. An address may come from a tool that reads what strangers publish; what
@@ -224,6 +267,11 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
             .chain(waits)
             .collect()
     }
+}
+
+/// A call that is not made, and why.
+fn refused(due: DueTool, error: impl Into<String>) -> Admission {
+    Admission::Settle(due, ToolResult::failed(error, 0.0).as_refused())
 }
 
 /// The plan was shown to a person, who allowed this one and no other; unless a rule says what becomes of new ones.

@@ -122,6 +122,23 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
         }
     }
 
+    pub(super) fn call_of<'c>(
+        &self,
+        snapshot: &'c Snapshot,
+        due: &DueTool,
+        (tool_name, tool_input, idempotency_key): (&'c str, &'c Value, &'c str),
+    ) -> Call<'c> {
+        Call {
+            run_id: snapshot.run_id,
+            step_id: step_id(snapshot.run_id, due.turn, due.action),
+            user_id: &snapshot.user_id,
+            tool_name,
+            tool_input,
+            idempotency_key,
+            epoch: self.epoch,
+        }
+    }
+
     pub(super) async fn call(
         &self,
         snapshot: &Snapshot,
@@ -132,15 +149,8 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
             return Ok(result);
         }
         let (tool_name, tool_input) = called(due);
-        let call = Call {
-            run_id: snapshot.run_id,
-            step_id: step_id(snapshot.run_id, due.turn, due.action),
-            user_id: &snapshot.user_id,
-            tool_name: &tool_name,
-            tool_input: &tool_input,
-            idempotency_key: &idempotency_key(snapshot.run_id, due),
-            epoch: self.epoch,
-        };
+        let key = idempotency_key(snapshot.run_id, due);
+        let call = self.call_of(snapshot, due, (&tool_name, &tool_input, &key));
         let span = tracing::trace_span!(target: "traces", "runtime.tool", gen_ai.operation.name = "execute_tool",
             gen_ai.tool.name = tool_name, gen_ai.tool.call.id = %call.step_id, error.type = Empty);
         let running = self

@@ -49,6 +49,9 @@ pub struct SandboxOutput {
     pub changes: Vec<FileChange>,
     /// What the user should know although the program ended well.
     pub warnings: Vec<String>,
+    /// Why some of the files it left, or all, are not kept, as the contract words it: the call has failed then, whatever the
+    /// program did.
+    pub unkept: Option<String>,
 }
 
 /// One of the two output streams of a program.
@@ -134,6 +137,10 @@ pub enum SandboxError {
 
 /// Isolated execution. Implementations: local namespaces, Kubernetes Jobs, none.
 pub trait Sandbox: Send + Sync + 'static {
+    /// Why this would be refused before anything is done; `run` says the same then.
+    fn refusal(&self, _request: &SandboxRequest) -> Option<SandboxError> {
+        None
+    }
     /// Runs to the end, the time limit or cancellation; on cancellation the whole process group is gone on return, unless
     /// another worker goes on with it (see [`SandboxEvents::has_ended`]).
     fn run(

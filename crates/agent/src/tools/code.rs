@@ -20,12 +20,8 @@ struct Input {
     timeout: Option<u64>,
 }
 
-pub(super) async fn run<S: Sandbox>(
-    sandbox: &S,
-    call: &Call<'_>,
-    events: &impl SandboxEvents,
-    cancel: &CancellationToken,
-) -> Result<ToolResult, ToolError> {
+/// What to run; a call with wrong input is refused.
+fn request(call: &Call<'_>) -> Result<SandboxRequest, ToolError> {
     let Input {
         language,
         code,
@@ -39,14 +35,29 @@ pub(super) async fn run<S: Sandbox>(
         )));
     }
     let seconds = shell::checked_timeout(timeout)?;
-    let request = SandboxRequest {
+    Ok(SandboxRequest {
         run_id: call.run_id,
         step_id: call.step_id,
         user_id: call.user_id.clone(),
         program: Program::Code { language, code },
         working_dir: WORKSPACE_DIR.to_owned(),
         timeout: Duration::from_secs(seconds),
-    };
+    })
+}
+
+/// Why a call would be refused before anything is done.
+pub(super) fn refusal<S: Sandbox>(sandbox: &S, call: &Call<'_>) -> Option<ToolError> {
+    shell::refused(sandbox, request(call))
+}
+
+pub(super) async fn run<S: Sandbox>(
+    sandbox: &S,
+    call: &Call<'_>,
+    events: &impl SandboxEvents,
+    cancel: &CancellationToken,
+) -> Result<ToolResult, ToolError> {
+    let request = request(call)?;
+    let seconds = request.timeout.as_secs();
     let ran = sandbox
         .run(&request, events, cancel)
         .await

@@ -38,6 +38,19 @@ fn failed(error: WorkspaceError, tool: &str) -> ToolError {
     ToolError::workspace(error, CREDITS)
 }
 
+/// Why a call would be refused before anything is done.
+pub(super) fn refusal<W: Workspace>(workspace: &W, tool: &str, value: &Value) -> Option<ToolError> {
+    let path = match tool {
+        "file_read" => input::<Read>(value).map(|read| read.filepath),
+        "file_write" => input::<Write>(value).map(|write| write.filepath),
+        _ => return input::<List>(value).err(),
+    };
+    match path {
+        Ok(path) => workspace.refusal(&path).map(|error| failed(error, tool)),
+        Err(error) => Some(error),
+    }
+}
+
 pub(super) async fn read<W: Workspace>(workspace: &W, value: &Value) -> Result<ToolResult, ToolError> {
     let Read { filepath } = input(value)?;
     let bytes = workspace

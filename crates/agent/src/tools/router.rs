@@ -58,6 +58,24 @@ impl<W: Workspace, S: Sandbox, R: RemoteTools> Router<'_, W, S, R> {
         }
     }
 
+    /// What a call would be told before anything is done: nobody needs to be asked about it, and it reads nothing.
+    pub fn refusal(&self, call: &Call<'_>) -> Option<ToolResult> {
+        let input = call.tool_input;
+        let refusal = match call.tool_name {
+            name if self.remote.effect_of(name, input).is_some() => return self.remote.refusal(call),
+            "shell" => shell::refusal(self.sandbox, call),
+            "code" => code::refusal(self.sandbox, call),
+            "message" => message::run(input).err(),
+            name @ ("file_read" | "file_write" | "file_list") => files::refusal(self.workspace, name, input),
+            name if specs().iter().any(|spec| spec.name == name) => None,
+            other => Some(ToolError::to_model(format!("Unknown tool: {other}"), 0.0)),
+        };
+        match refusal {
+            Some(ToolError::ToModel(result)) => Some(*result),
+            _ => None,
+        }
+    }
+
     /// What kind of effect a tool has; decides what happens after its worker was lost in the middle.
     pub fn effect_of(&self, tool_name: &str, tool_input: &Value) -> Effect {
         let remote = self.remote.effect_of(tool_name, tool_input);

@@ -18,12 +18,8 @@ struct Input {
     timeout: Option<u64>,
 }
 
-pub(super) async fn run<S: Sandbox>(
-    sandbox: &S,
-    call: &Call<'_>,
-    events: &impl SandboxEvents,
-    cancel: &CancellationToken,
-) -> Result<ToolResult, ToolError> {
+/// What to run; a call with wrong input is refused.
+fn request(call: &Call<'_>) -> Result<SandboxRequest, ToolError> {
     let Input {
         command,
         working_dir,
@@ -33,14 +29,41 @@ pub(super) async fn run<S: Sandbox>(
         return Err(ToolError::invalid_input("command cannot be empty"));
     }
     let seconds = checked_timeout(timeout)?;
-    let request = SandboxRequest {
+    Ok(SandboxRequest {
         run_id: call.run_id,
         step_id: call.step_id,
         user_id: call.user_id.clone(),
         program: Program::Shell { command },
         working_dir: working_dir.unwrap_or_else(|| WORKSPACE_DIR.to_owned()),
         timeout: Duration::from_secs(seconds),
-    };
+    })
+}
+
+/// Why a call would be refused before anything is done.
+pub(super) fn refusal<S: Sandbox>(sandbox: &S, call: &Call<'_>) -> Option<ToolError> {
+    refused(sandbox, request(call))
+}
+
+pub(super) fn refused<S: Sandbox>(
+    sandbox: &S,
+    request: Result<SandboxRequest, ToolError>,
+) -> Option<ToolError> {
+    match request {
+        Ok(request) => sandbox
+            .refusal(&request)
+            .map(|error| ToolError::sandbox(error, 0.0)),
+        Err(error) => Some(error),
+    }
+}
+
+pub(super) async fn run<S: Sandbox>(
+    sandbox: &S,
+    call: &Call<'_>,
+    events: &impl SandboxEvents,
+    cancel: &CancellationToken,
+) -> Result<ToolResult, ToolError> {
+    let request = request(call)?;
+    let seconds = request.timeout.as_secs();
     let ran = sandbox
         .run(&request, events, cancel)
         .await
@@ -72,8 +95,11 @@ pub(super) fn add_notes(output: &mut Value, ran: &SandboxOutput) {
     if ran.ephemeral_workspace {
         output["workspace"] = json!("ephemeral");
     }
-    if !ran.warnings.is_empty() {
-        output["warnings"] = json!(ran.warnings);
+    let mut warnings = ran.warnings.clone();
+    // Else it is the error.
+    warnings.extend(ran.unkept.clone().filter(|_| ran.timed_out));
+    if !warnings.is_empty() {
+        output["warnings"] = json!(warnings);
     }
 }
 
@@ -81,6 +107,9 @@ pub(super) fn add_notes(output: &mut Value, ran: &SandboxOutput) {
 pub(super) fn failure(ran: &SandboxOutput, seconds: u64) -> Option<String> {
     if ran.timed_out {
         return Some(format!("Timed out after {seconds} seconds"));
+    }
+    if let Some(fault) = &ran.unkept {
+        return Some(fault.clone());
     }
     match (ran.exit_code, &ran.ended_by) {
         (Some(0), _) => None,
@@ -100,5 +129,6 @@ pub(super) fn result(output: Value, ran: SandboxOutput, seconds: u64, credits: f
         artifacts: ran.artifacts,
         memory: vec![],
         changes: ran.changes,
+        refused: false,
     }
 }

@@ -32,6 +32,7 @@ impl Sandbox for Crowded {
             ended_by: None,
             duration_ms: 1,
             artifacts: vec![],
+            unkept: None,
             ephemeral_workspace: false,
             changes: vec![],
             warnings: vec!["a child ran out of memory".to_owned()],

@@ -18,6 +18,10 @@ pub(super) struct World {
     /// Description of a tool of an MCP server, told to the model.
     pub(super) description: Option<String>,
     pub(super) calls: Mutex<Vec<(String, Value)>>,
+    /// Tools that are not set up.
+    pub(super) missing: Vec<&'static str>,
+    /// Tools whose own answer says the same, although they were asked.
+    pub(super) imitates: Vec<&'static str>,
 }
 
 const READS: Labels = Labels {
@@ -35,6 +39,10 @@ const BROWSES: Labels = Labels {
     reads_private: false,
     acts_outside: true,
 };
+
+fn missing(tool: &str) -> ToolResult {
+    ToolResult::failed(format!("{tool} is not configured: set A_KEY"), 0.0)
+}
 
 impl RemoteTools for World {
     fn specs(&self) -> Vec<ToolSpec> {
@@ -62,7 +70,16 @@ impl RemoteTools for World {
         (known || tool_name.starts_with("mcp__")).then_some(Effect::Idempotent)
     }
 
+    fn refusal(&self, call: &Call<'_>) -> Option<ToolResult> {
+        self.missing
+            .contains(&call.tool_name)
+            .then(|| missing(call.tool_name))
+    }
+
     async fn call(&self, call: &Call<'_>, _: &CancellationToken) -> Result<ToolResult, ToolError> {
+        if self.imitates.contains(&call.tool_name) {
+            return Ok(missing(call.tool_name));
+        }
         let made = (call.tool_name.to_owned(), call.tool_input.clone());
         self.calls.lock().unwrap().push(made);
         let output = self.outputs.iter().find(|(name, _)| *name == call.tool_name);
@@ -92,6 +109,7 @@ impl Sandbox for Prints {
             ended_by: None,
             duration_ms: 1,
             artifacts: vec![],
+            unkept: None,
             ephemeral_workspace: false,
             changes: vec![],
             warnings: vec![],

@@ -7,6 +7,7 @@ mod capacity;
 mod gated;
 mod injection;
 mod long_runs;
+mod refusals;
 mod steering;
 
 use agent::driver::{Driver, OnUnknown, Outcome};

@@ -60,7 +60,7 @@ const SETTLE_STEP: &str = "UPDATE agent_steps
         completed_at = $6, duration_ms = $7, settled_epoch = $8, metadata = metadata - 'outcome' - 'waiting'
     WHERE id = $1";
 
-const FILES_OF_STEP: &str = "UPDATE agent_steps SET metadata = metadata || $2::jsonb WHERE id = $1";
+const NOTE_OF_STEP: &str = "UPDATE agent_steps SET metadata = metadata || $2::jsonb WHERE id = $1";
 
 /// The result as a message; the provider's call id is looked up in the turn that asked for the step.
 const INSERT_RESULT_MESSAGE: &str = "INSERT INTO agent_messages
@@ -190,10 +190,12 @@ impl Batch<'_> {
         }
         self.run.counters.credits += result.credits_used;
         let at = self.settle_row(step_id, &step, (status, duration_ms), result);
-        if !result.changes.is_empty() {
-            let files = json!({"files": files_of_step(&result.changes)});
+        let files = || json!({"files": files_of_step(&result.changes)});
+        let files = (!result.changes.is_empty()).then(files);
+        let refused = result.refused.then(|| json!({"refused": true}));
+        for note in files.into_iter().chain(refused) {
             self.writes
-                .push(Statement::new(FILES_OF_STEP, params![step_id.0, files]));
+                .push(Statement::new(NOTE_OF_STEP, params![step_id.0, note]));
         }
         self.charge(step_id, result.credits_used, at);
         for artifact in &result.artifacts {

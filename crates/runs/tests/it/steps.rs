@@ -353,3 +353,40 @@ async fn a_new_plan_raises_the_version_keeps_the_phase_and_is_told_with_reason_a
     let progress = store.reader.progress(job.run_id).await.unwrap().unwrap();
     assert_eq!(progress["total_phases"], 3);
 }
+
+#[tokio::test]
+async fn a_refused_step_is_restored_as_one() {
+    let store = store().await;
+    let job = store.created(true).await.enqueue.unwrap();
+    let first = store.claim(&job, "a").await.unwrap();
+    let [refused, said] = [step_id(), step_id()];
+    let work = vec![
+        turn(0),
+        plan(),
+        to(RunStatus::Executing),
+        turn(1),
+        step(refused, 1),
+    ];
+    store.progress(job.run_id, first.epoch, work).await.unwrap();
+    // The same words: once our own, once those of another system.
+    let words = ToolResult::failed("search is not configured: set A_KEY", 0.0);
+    let work = vec![
+        settled(refused, words.clone().as_refused()),
+        turn(2),
+        step(said, 2),
+    ];
+    store.progress(job.run_id, first.epoch, work).await.unwrap();
+    let work = vec![settled(said, words)];
+    store.progress(job.run_id, first.epoch, work).await.unwrap();
+    store.lease_runs_out(job.run_id).await;
+    let second = store.claim(&job, "b").await.unwrap();
+    let results = second
+        .snapshot
+        .steps
+        .iter()
+        .filter_map(|step| step.result.as_ref());
+    assert_eq!(
+        results.map(|result| result.refused).collect::<Vec<_>>(),
+        [true, false]
+    );
+}

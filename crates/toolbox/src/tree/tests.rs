@@ -186,26 +186,40 @@ fn links_devices_and_our_own_directory_are_no_files() {
     std::fs::create_dir(dir.path().join(".agent")).unwrap();
     std::fs::write(dir.path().join(".agent/x"), "x").unwrap();
     std::fs::write(dir.path().join("file"), "x").unwrap();
-    assert_eq!(walk(dir.path(), 10).unwrap().keys().collect::<Vec<_>>(), ["file"]);
+    assert_eq!(
+        walk(dir.path(), 10).unwrap().files.keys().collect::<Vec<_>>(),
+        ["file"]
+    );
     assert!(open(&dir.path().join("link")).is_err());
 }
 
 #[test]
-fn names_that_cannot_be_keys_are_refused() {
+fn names_that_cannot_be_keys_are_told_and_all_others_are_kept() {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
     for name in [b"a\\b".as_slice(), b"a\nb", b"a\xff", b".AGENT"] {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join(OsStr::from_bytes(name)), "x").unwrap();
-        assert!(
-            matches!(walk(dir.path(), 10), Err(TreeError::InvalidPath(_))),
-            "{name:?}"
-        );
+        let odd = OsStr::from_bytes(name);
+        std::fs::write(dir.path().join(odd), "x").unwrap();
+        std::fs::write(dir.path().join("fine"), "x").unwrap();
+        let walked = walk(dir.path(), 10).unwrap();
+        assert_eq!(walked.fault(), Some(format!("Invalid path: {}", odd.display())));
+        assert_eq!(walked.files.keys().collect::<Vec<_>>(), ["fine"]);
     }
+    // A directory counts by its files.
+    let dir = tempfile::tempdir().unwrap();
+    let odd = dir.path().join(OsStr::from_bytes(b"d\xff"));
+    std::fs::create_dir_all(odd.join("empty")).unwrap();
+    assert_eq!(walk(dir.path(), 10).unwrap(), Walked::default());
+    (0..5).for_each(|number| std::fs::write(odd.join(number.to_string()), "x").unwrap());
+    let walked = walk(dir.path(), 10).unwrap();
+    let told = "Invalid path: d\u{fffd}/0, d\u{fffd}/1, d\u{fffd}/2 and 2 more";
+    assert_eq!(walked.fault().as_deref(), Some(told));
+    assert!(walked.files.is_empty());
     let dir = tempfile::tempdir().unwrap();
     let deep = (0..4).fold(dir.path().to_owned(), |dir, _| dir.join("x".repeat(200)));
     std::fs::create_dir_all(deep).unwrap();
-    assert!(matches!(walk(dir.path(), 10), Err(TreeError::InvalidPath(_))));
+    assert_eq!(walk(dir.path(), 10).unwrap().odd.len(), 1);
 }
 
 #[test]
@@ -213,7 +227,7 @@ fn too_many_files_are_refused_before_they_are_looked_at() {
     let dir = tempfile::tempdir().unwrap();
     (0..6).for_each(|number| std::fs::write(dir.path().join(number.to_string()), "").unwrap());
     assert!(matches!(walk(dir.path(), 5), Err(TreeError::LimitExceeded)));
-    assert_eq!(walk(dir.path(), 6).unwrap().len(), 6);
+    assert_eq!(walk(dir.path(), 6).unwrap().files.len(), 6);
     assert_eq!(used(dir.path(), 100).0, 6);
 }
 

@@ -1,15 +1,17 @@
 //! Looking over a directory that a program owns, without being led out of it.
 
 use super::{HIDDEN, MAX_PATH_BYTES, TreeError, failed, is_path};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{Metadata, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Directories, links and the like beside the files, before a tree is too large to look at.
 const MAX_OTHERS: usize = 200_000;
 const NANOS: i128 = 1_000_000_000;
+/// Names that cannot be kept are told up to this many.
+const TOLD: usize = 3;
 /// Without these, reading a file that was exchanged for something else could lead outside or wait for ever.
 pub(super) const CAREFUL: nix::fcntl::OFlag =
     nix::fcntl::OFlag::O_NOFOLLOW.union(nix::fcntl::OFlag::O_NONBLOCK);
@@ -58,44 +60,74 @@ fn permit(path: &Path, mode: u32) -> io::Result<()> {
     std::fs::set_permissions(path, Permissions::from_mode(mode))
 }
 
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Walked {
+    /// By path relative to the root.
+    pub files: BTreeMap<String, Stamp>,
+    /// Files that no path of ours can name, as far as they can be written down.
+    pub odd: BTreeSet<String>,
+}
+
+impl Walked {
+    /// The text of file tools for the names that cannot be kept.
+    pub fn fault(&self) -> Option<String> {
+        let names: Vec<&str> = self.odd.iter().take(TOLD).map(String::as_str).collect();
+        let text = TreeError::InvalidPath(names.join(", ")).to_string();
+        match self.odd.len() {
+            0 => None,
+            count if count > TOLD => Some(format!("{text} and {} more", count - TOLD)),
+            _ => Some(text),
+        }
+    }
+}
+
+/// A directory to look into.
+struct Dir {
+    at: PathBuf,
+    /// Empty for the root.
+    path: String,
+    /// Its path is the one it really has.
+    exact: bool,
+}
+
 /// All regular files below `root` that are reached without a link, our own directory left out.
-pub fn walk(root: &Path, max_files: usize) -> Result<BTreeMap<String, Stamp>, TreeError> {
-    let (mut found, mut others) = (BTreeMap::new(), 0);
-    let mut dirs = vec![String::new()];
+pub fn walk(root: &Path, max_files: usize) -> Result<Walked, TreeError> {
+    let (mut walked, mut others) = (Walked::default(), 0);
+    let mut dirs = vec![Dir {
+        at: root.to_owned(),
+        path: String::new(),
+        exact: true,
+    }];
     while let Some(dir) = dirs.pop() {
-        let full = root.join(&dir);
-        for entry in list(&full).map_err(failed("list", &full))? {
-            let (name, meta) = entry.map_err(failed("look at", &full))?;
-            if dir.is_empty() && name == HIDDEN {
+        for entry in list(&dir.at).map_err(failed("list", &dir.at))? {
+            let (name, meta) = entry.map_err(failed("look at", &dir.at))?;
+            if dir.path.is_empty() && name == HIDDEN {
                 continue;
             }
-            let kept = meta.is_dir() || meta.is_file();
-            let path = match name.to_str() {
-                Some(name) if dir.is_empty() => name.to_owned(),
-                Some(name) => format!("{dir}/{name}"),
-                None => format!("{dir}/{}", name.display()),
+            let exact = dir.exact && name.to_str().is_some();
+            let path = match dir.path.as_str() {
+                "" => name.to_string_lossy().into_owned(),
+                parent => format!("{parent}/{}", name.display()),
             };
-            // A directory counts by its files: an empty one of any name is left out like all empty ones.
-            let unusable = if meta.is_file() {
-                !is_path(&path)
-            } else {
-                path.len() > MAX_PATH_BYTES
-            };
-            if kept && (name.to_str().is_none() || unusable) {
-                return Err(TreeError::InvalidPath(path));
-            }
-            if meta.is_file() {
-                found.insert(path, Stamp::of(&meta));
+            if meta.is_file() && exact && is_path(&path) {
+                walked.files.insert(path, Stamp::of(&meta));
+            } else if meta.is_dir() && path.len() < MAX_PATH_BYTES {
+                others += 1;
+                // It counts by its files: an empty one of any name is left out like all empty ones.
+                let at = dir.at.join(&name);
+                dirs.push(Dir { at, path, exact });
+            } else if meta.is_dir() || meta.is_file() {
+                walked.odd.insert(path);
             } else {
                 others += 1;
-                dirs.extend(meta.is_dir().then_some(path));
             }
-            if found.len() > max_files || others > MAX_OTHERS {
+            if walked.files.len() + walked.odd.len() > max_files || others > MAX_OTHERS {
                 return Err(TreeError::LimitExceeded);
             }
         }
     }
-    Ok(found)
+    Ok(walked)
 }
 
 type Entry = io::Result<(std::ffi::OsString, Metadata)>;

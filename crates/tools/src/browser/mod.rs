@@ -69,6 +69,11 @@ pub fn labels_of(input: &Value) -> Labels {
     }
 }
 
+/// Why a call would be refused before anything is asked of a browser.
+pub fn refusal(input: &Value) -> Option<ToolResult> {
+    input::parse(input).err().map(|fault| told(fault, 0.0))
+}
+
 /// The browser of one run for one drive. The session begins with the first call.
 #[derive(Debug)]
 pub struct BrowserOfRun {

@@ -194,6 +194,22 @@ impl McpOfRun {
         connection.tools.iter().find(|tool| tool.spec.name == name)
     }
 
+    /// Why a call would be refused before anything is asked of a server. What a server says of its state is not among it.
+    pub fn refusal(&self, name: &str, input: &Value) -> Option<ToolResult> {
+        let wanted = server_of(name)?;
+        if self.servers.get(wanted).is_some_and(Result::is_err) {
+            return None;
+        }
+        let fault = match self.connection(name) {
+            // One that is not of this run, or has ended.
+            Err(fault) => fault,
+            Ok(_) if self.tool(name).is_none() => format!("Unknown tool: {name}"),
+            Ok(_) if !input.is_object() && !input.is_null() => "Invalid input: must be an object".to_owned(),
+            Ok(_) => return None,
+        };
+        Some(ToolResult::failed(fault, 0.0))
+    }
+
     /// Calls a tool.
     pub async fn call<W: Workspace>(
         &self,

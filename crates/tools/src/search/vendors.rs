@@ -10,7 +10,7 @@ const MAX_SNIPPET: usize = 2000;
 const MAX_TITLE: usize = 300;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Provider {
+pub(crate) enum Provider {
     /// <https://docs.tavily.com/documentation/api-reference/endpoint/search>
     Tavily,
     /// <https://serper.dev>

@@ -101,6 +101,8 @@ impl<E: SandboxEvents> Call<'_, E> {
         };
         let again = match &record.ending {
             Ending::Cancelled => true,
+            // The tool ran, only its files are not kept.
+            Ending::Failed { .. } if record.unkept.is_some() => false,
             Ending::Failed { class, .. } => matches!(class, FailureClass::Internal | FailureClass::Workspace),
             _ => false,
         };
@@ -271,6 +273,7 @@ pub(super) fn outcome(failure: &Failure) -> Result<SandboxOutput, SandboxError> 
         ended_by: Some(by),
         duration_ms: 0,
         artifacts: vec![],
+        unkept: None,
         ephemeral_workspace: false,
         changes: vec![],
         warnings: vec![failure.to_string()],

@@ -7,7 +7,7 @@ use super::options::SandboxOptions;
 use super::scratch::StepDir;
 use super::tool_name;
 use crate::workspace::{Manifest, RunWorkspace, Synced, Workspaces};
-use agent::ports::{Sandbox, SandboxError, SandboxEvents, SandboxOutput, SandboxRequest};
+use agent::ports::{Sandbox, SandboxError, SandboxEvents, SandboxOutput, SandboxRequest, WorkspaceError};
 use domain::Redactor;
 use std::path::Path;
 use std::sync::Arc;
@@ -79,6 +79,12 @@ impl LocalSandbox {
         self.machine.is_ok()
     }
 
+    fn machine(&self, request: &SandboxRequest) -> Result<&Machine, SandboxError> {
+        let tool = tool_name(&request.program);
+        let unavailable = |reason| SandboxError::Unavailable(format!("{tool} is not available: {reason}"));
+        self.machine.as_ref().as_ref().map_err(unavailable)
+    }
+
     async fn execute(
         &self,
         machine: &Machine,
@@ -97,12 +103,19 @@ impl LocalSandbox {
         let stored = files.store(&step).await?;
         output.artifacts = stored.artifacts;
         output.changes = stored.changes;
+        output.unkept = stored.fault;
         output.ephemeral_workspace = files.workspace.is_none();
         Ok(output)
     }
 }
 
 impl Sandbox for LocalSandbox {
+    fn refusal(&self, request: &SandboxRequest) -> Option<SandboxError> {
+        check(request)
+            .and_then(|()| self.machine(request).map(drop))
+            .err()
+    }
+
     async fn run(
         &self,
         request: &SandboxRequest,
@@ -110,12 +123,7 @@ impl Sandbox for LocalSandbox {
         cancel: &CancellationToken,
     ) -> Result<SandboxOutput, SandboxError> {
         check(request)?;
-        let machine = self.machine.as_ref().as_ref().map_err(|reason| {
-            SandboxError::Unavailable(format!(
-                "{} is not available: {reason}",
-                tool_name(&request.program)
-            ))
-        })?;
+        let machine = self.machine(request)?;
         tokio::select! {
             biased;
             result = self.execute(machine, request, (events, cancel)) => result,
@@ -181,9 +189,17 @@ impl Files {
 
     async fn store(&self, step: &StepDir) -> Result<Synced, SandboxError> {
         match &self.workspace {
-            Some(workspace) => Ok(workspace
+            Some(workspace) => match workspace
                 .sync_up(&step.workspace(), &self.before, self.tool)
-                .await?),
+                .await
+            {
+                // Nothing is kept, but the program ran: what it printed stays.
+                Err(fault @ WorkspaceError::LimitExceeded) => Ok(Synced {
+                    fault: Some(fault.to_string()),
+                    ..Synced::default()
+                }),
+                stored => Ok(stored?),
+            },
             None => Ok(Synced::default()),
         }
     }

@@ -153,6 +153,7 @@ impl Machine {
             ended_by,
             duration_ms: started.elapsed().as_millis() as i64,
             artifacts: vec![],
+            unkept: None,
             ephemeral_workspace: false,
             changes: vec![],
         })

@@ -44,16 +44,20 @@ use tools::launch::{Launcher, NoLauncher};
 pub struct NoneSandbox;
 
 impl Sandbox for NoneSandbox {
+    fn refusal(&self, request: &SandboxRequest) -> Option<SandboxError> {
+        let tool = tool_name(&request.program);
+        Some(SandboxError::Unavailable(format!(
+            "{tool} is not configured: set TOOL_EXECUTOR"
+        )))
+    }
+
     async fn run(
         &self,
         request: &SandboxRequest,
         _events: &impl SandboxEvents,
         _cancel: &CancellationToken,
     ) -> Result<SandboxOutput, SandboxError> {
-        let tool = tool_name(&request.program);
-        Err(SandboxError::Unavailable(format!(
-            "{tool} is not configured: set TOOL_EXECUTOR"
-        )))
+        self.refusal(request).map_or(Err(SandboxError::Cancelled), Err)
     }
 }
 
@@ -122,6 +126,14 @@ impl AnySandbox {
 }
 
 impl Sandbox for AnySandbox {
+    fn refusal(&self, request: &SandboxRequest) -> Option<SandboxError> {
+        match self {
+            Self::Local(local) => local.refusal(request),
+            Self::Kubernetes(_) => check(request).err(),
+            Self::None(none) => none.refusal(request),
+        }
+    }
+
     async fn run(
         &self,
         request: &SandboxRequest,

@@ -29,8 +29,8 @@ const MEMBER_BYTES: u64 = 1024;
 /// Beside the members: the archive's end, and that of the compression.
 const END_BYTES: u64 = 64 * KIB;
 
-/// Files by content.
-type Places = HashMap<String, Vec<String>>;
+/// Files by content, and whether each is a program.
+type Places = HashMap<String, Vec<(String, bool)>>;
 
 /// A delta in the store.
 pub(super) struct Archive<'a> {
@@ -139,7 +139,8 @@ impl Archive<'_> {
     pub(super) async fn apply(&self) -> Result<HashMap<String, String>, SandboxError> {
         let mut places = Places::new();
         for (path, file) in self.files() {
-            places.entry(file.sha256.clone()).or_default().push(path.clone());
+            let place = (path.clone(), file.mode & 0o100 != 0);
+            places.entry(file.sha256.clone()).or_default().push(place);
         }
         let (sender, contents) = channel(QUEUE);
         let budget = Arc::new(Semaphore::new(BUDGET_KIB as usize));
@@ -158,10 +159,11 @@ impl Archive<'_> {
         let stream = futures::stream::poll_fn(move |context| contents.poll_recv(context));
         let puts = stream.map(|(sha256, content, permit)| async move {
             let mut marks = vec![];
-            for path in places.get(&sha256).into_iter().flatten() {
+            for (path, executable) in places.get(&sha256).into_iter().flatten() {
                 let mime_type = WorkspacePath::parse(path)?.mime_type();
                 let key = self.keys.at(path);
-                let mark = self.store.put_marked(&key, content.clone(), &mime_type).await?;
+                let form = (mime_type.as_str(), *executable);
+                let mark = self.store.put_file(&key, content.clone(), form).await?;
                 marks.extend(mark.map(|mark| (path.clone(), mark)));
                 crash_at(CrashPoint::DuringApply);
             }

@@ -18,14 +18,15 @@ use toolbox::wire::{Delta, File, Record};
 struct Applied {
     artifacts: Vec<ArtifactRef>,
     changes: Vec<FileChange>,
+    unkept: Option<String>,
 }
 
 impl Transport {
     /// Applies the files a tool left and makes its result. May be done again after any failure, and by another worker.
     ///
     /// # Errors
-    /// What the record says was not done, as the local sandbox would say it; limits and paths as file tools say them. The
-    /// run's files are then as before, unless the store failed in the middle: then this is to be done again.
+    /// What the record says was not done, as the local sandbox would say it; paths as file tools say them. The run's files are
+    /// then as before, unless the store failed in the middle: then this is to be done again.
     pub async fn collect(
         &self,
         request: &SandboxRequest,
@@ -56,6 +57,7 @@ impl Transport {
             ephemeral_workspace: false,
             changes: applied.changes,
             warnings: outcome.warnings,
+            unkept: record.unkept.clone().or(applied.unkept),
         })
     }
 
@@ -71,7 +73,16 @@ impl Transport {
             return Ok(Applied::default());
         }
         tree::check(&written, &self.limits()).map_err(refused)?;
-        self.fits(store, &keys, (&written, &delta.deleted)).await?;
+        match self.fits(store, &keys, (&written, &delta.deleted)).await {
+            // Nothing is kept, but the tool ran: what it printed stays.
+            Err(SandboxError::Workspace(fault @ WorkspaceError::LimitExceeded)) => {
+                return Ok(Applied {
+                    unkept: Some(fault.to_string()),
+                    ..Applied::default()
+                });
+            }
+            fits => fits?,
+        }
         let archive = Archive {
             store,
             keys: &keys,

@@ -53,6 +53,10 @@ impl Outcome {
                 outcome.ended_by = Some("time limit".to_owned());
             }
             Ending::Cancelled => outcome.ended_by = Some("cancelled".to_owned()),
+            // It was ended for what it wrote.
+            Ending::Failed { message, .. } if record.unkept.is_some() => {
+                outcome.ended_by = Some(message.clone());
+            }
             Ending::Failed { class, message } => return Err(failure(*class, message)),
         }
         Ok(outcome)
@@ -94,6 +98,7 @@ mod tests {
             stderr: Stream::default(),
             delta: None,
             warnings: vec![],
+            unkept: None,
         }
     }
 
@@ -167,5 +172,14 @@ mod tests {
             failed(FailureClass::Internal, "x"),
             SandboxError::Failed(_)
         ));
+        let ending = Ending::Failed {
+            class: FailureClass::Workspace,
+            message: LIMIT.to_owned(),
+        };
+        let ran = Record {
+            unkept: Some(LIMIT.to_owned()),
+            ..record(ending, None)
+        };
+        assert_eq!(Outcome::of(&ran).unwrap().ended_by.as_deref(), Some(LIMIT));
     }
 }

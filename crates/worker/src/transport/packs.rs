@@ -16,8 +16,9 @@ const PACK_BYTES: u64 = 32 * 1024 * 1024;
 /// Reads at a time.
 const CONCURRENCY: usize = 64;
 const MIME_TYPE: &str = "application/zstd";
-/// Of a file whose mode nobody told.
+/// Of a file that is no program, and of one that is.
 const PLAIN_MODE: u32 = 0o600;
+const PROGRAM_MODE: u32 = 0o700;
 
 /// A file as read.
 struct Read {
@@ -25,6 +26,7 @@ struct Read {
     etag: Option<String>,
     sha256: String,
     content: Bytes,
+    executable: bool,
 }
 
 /// Cuts a list so that each part has at most [`PACK_BYTES`], or one file.
@@ -97,13 +99,14 @@ async fn read_all(
     let reads = group.into_iter().map(|(path, object)| {
         let key = key(&path);
         async move {
-            let content = store.get(&key).await?;
-            Ok::<_, WorkspaceError>(content.map(|content| Read {
+            let file = store.get_file(&key).await?;
+            Ok::<_, WorkspaceError>(file.map(|(content, executable)| Read {
                 // Written again after it was listed: what it is now, nobody can tell by the old mark.
                 etag: object.etag.filter(|_| content.len() as u64 == object.size),
                 sha256: format!("{:x}", Sha256::digest(&content)),
                 path,
                 content,
+                executable,
             }))
         }
     });
@@ -123,7 +126,7 @@ fn tell(read: Vec<Read>, packs: &HashMap<String, String>) -> (Told, Vec<(String,
         let file = File {
             sha256: one.sha256.clone(),
             bytes: one.content.len() as u64,
-            mode: PLAIN_MODE,
+            mode: if one.executable { PROGRAM_MODE } else { PLAIN_MODE },
         };
         told.push((one.path, one.etag, file));
         if !packs.contains_key(&one.sha256) && seen.insert(one.sha256.clone()) {

@@ -2,7 +2,7 @@
 
 use super::index::{Index, KnownPack};
 use super::{Keys, MAX_FILES, Transport};
-use crate::workspace::Object;
+use crate::workspace::{Object, fit_directory};
 use agent::ports::{SandboxError, SandboxRequest, WorkspaceError};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use toolbox::tree;
@@ -88,12 +88,8 @@ impl Transport {
         if total > self.limits.total || files.len() > MAX_FILES {
             return Err(WorkspaceError::LimitExceeded);
         }
-        let is_dir = |path: &str| {
-            let below = format!("{path}/");
-            let next = files.range(below.clone()..).next();
-            next.is_some_and(|(other, _)| other.starts_with(&below))
-        };
-        match files.keys().find(|path| !tree::is_path(path) || is_dir(path)) {
+        fit_directory(files.keys().map(String::as_str))?;
+        match files.keys().find(|path| !tree::is_path(path)) {
             Some(path) => Err(WorkspaceError::InvalidPath(path.clone())),
             None => Ok(files),
         }

@@ -92,6 +92,7 @@ impl Pod {
             stderr: Stream::default(),
             delta: None,
             warnings: vec![],
+            unkept: None,
         }
     }
 
@@ -117,6 +118,7 @@ impl Pod {
             put(&self.order.put.delta, archive).await;
         }
         let mut record = self.record(Ending::Exited { code: 0 });
+        record.unkept = changes.fault;
         record.delta = Some(delta);
         self.store(&record).await;
         record

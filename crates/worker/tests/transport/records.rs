@@ -113,3 +113,31 @@ async fn a_failure_of_the_supervisor_is_an_error_and_applies_nothing() {
     assert_eq!(error.to_string(), "Workspace limit exceeded");
     assert!(setup.all().await.is_empty());
 }
+
+#[tokio::test]
+async fn a_tool_whose_files_are_not_kept_has_run_and_its_output_stays() {
+    let setup = start().await;
+    let request = setup.step(1);
+    let played = pod(&setup, &request, "uid-1").await;
+    let mut record = played
+        .run(|dir| {
+            std::fs::write(dir.join("fine"), "x").unwrap();
+            std::fs::write(dir.join("a\\b"), "x").unwrap();
+        })
+        .await;
+    played.prints(&mut record, b"done\n").await;
+    let output = setup.transport.collect(&request, &record).await.unwrap();
+    assert_eq!(output.unkept.as_deref(), Some("Invalid path: a\\b"));
+    assert_eq!((output.stdout.as_str(), output.exit_code), ("done\n", Some(0)));
+    assert_eq!(setup.all().await.len(), 1);
+    // Ended for what it wrote: nothing is kept.
+    record.delta = None;
+    record.unkept = Some("Workspace limit exceeded".to_owned());
+    record.ending = Ending::Failed {
+        class: FailureClass::Workspace,
+        message: "Workspace limit exceeded".to_owned(),
+    };
+    let output = setup.transport.collect(&request, &record).await.unwrap();
+    assert_eq!(output.unkept.as_deref(), Some("Workspace limit exceeded"));
+    assert_eq!((output.stdout.as_str(), output.exit_code), ("done\n", None));
+}

@@ -297,7 +297,10 @@ async fn files_that_no_directory_can_hold_together_are_told() {
     setup.put("a-b", b"1").await;
     setup.put("a/b", b"1").await;
     let error = setup.transport.prepare(&setup.step(1), SPEC).await.unwrap_err();
-    assert_eq!(error.to_string(), "Invalid path: a");
+    assert_eq!(
+        error.to_string(),
+        "Invalid path: a (it is a file, and a/b is below it)"
+    );
     setup
         .objects
         .delete(&[format!("{}a", setup.files.prefix())])
@@ -306,7 +309,10 @@ async fn files_that_no_directory_can_hold_together_are_told() {
     let long = "x".repeat(256);
     setup.put(&long, b"1").await;
     let error = setup.transport.prepare(&setup.step(1), SPEC).await.unwrap_err();
-    assert_eq!(error.to_string(), format!("Invalid path: {long}"));
+    assert_eq!(
+        error.to_string(),
+        format!("Invalid path: {long} (a name in it is too long)")
+    );
 }
 
 #[tokio::test]

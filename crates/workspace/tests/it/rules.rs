@@ -109,3 +109,32 @@ async fn limits_hold_per_file_and_per_run_and_replacing_frees() {
         assert_eq!(names(&workspace, "").await, ["a", "b", "c", "d"]);
     }
 }
+
+#[tokio::test]
+async fn a_file_is_not_written_where_a_directory_is_nor_below_a_file() {
+    let stores = both().await;
+    for (store, workspaces) in &stores.all {
+        let workspace = of(workspaces, 1);
+        assert_eq!(write(&workspace, "d/e/f.txt", "1").await, "ok");
+        for (path, why) in [
+            ("d", "it is a directory"),
+            ("d/e", "it is a directory"),
+            ("d/e/f.txt/g", "d/e/f.txt is a file"),
+            ("d/e/f.txt/g/h", "d/e/f.txt is a file"),
+        ] {
+            let told = format!("Invalid path: {path} ({why})");
+            assert_eq!(write(&workspace, path, "2").await, told, "{store}");
+        }
+        // Also when it came to be beside this: by a program, or by an upload.
+        let objects = workspaces.objects().unwrap();
+        let key = |path: &str| format!("{}{path}", workspace.prefix());
+        objects.put(&key("x/y"), "1".into(), "text/plain").await.unwrap();
+        assert!(write(&workspace, "x", "2").await.starts_with("Invalid path: x ("));
+        // A marker of a directory is no file of ours.
+        objects.put(&key("m/"), "".into(), "text/plain").await.unwrap();
+        assert_eq!(write(&workspace, "m", "2").await, "ok", "{store}");
+        assert_eq!(write(&workspace, "d/e/f.txt", "2").await, "ok");
+        assert_eq!(write(&workspace, "d/e/f", "2").await, "ok");
+        assert_eq!(names(&workspace, "").await, ["d/e/f", "d/e/f.txt", "m", "x/y"]);
+    }
+}

@@ -57,6 +57,8 @@ macro_rules! for_each_case {
             files::steps_of_one_run_see_what_the_one_before_left,
             paths::names_of_any_script_and_with_odd_characters_survive,
             paths::names_that_no_path_may_have_fail_the_step,
+            paths::a_program_stays_one_over_steps,
+            paths::a_file_in_the_place_of_a_directory_fails_the_call_alone,
             paths::links_are_neither_followed_nor_stored,
             paths::a_file_that_became_a_link_is_gone_from_the_store,
             paths::removed_permissions_hide_nothing,
@@ -206,6 +208,14 @@ impl Case<'_> {
     pub(crate) async fn write(&self, path: &str, text: &str) {
         let content = Bytes::copy_from_slice(text.as_bytes());
         self.files.write(path, content).await.unwrap();
+    }
+
+    /// Past the rules of file tools, as an upload does.
+    pub(crate) async fn put(&self, path: &str, text: &str) {
+        let key = format!("{}{path}", self.files.prefix());
+        let store = self.files.store("test").unwrap();
+        let content = Bytes::copy_from_slice(text.as_bytes());
+        store.put(&key, content, "text/plain").await.unwrap();
     }
 
     pub(crate) async fn read(&self, path: &str) -> String {

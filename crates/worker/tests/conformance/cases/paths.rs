@@ -41,23 +41,39 @@ pub(crate) async fn names_of_any_script_and_with_odd_characters_survive(backend:
 
 pub(crate) async fn names_that_no_path_may_have_fail_the_step(backend: &Backend) {
     let case = backend.case();
-    let error = case
-        .run(&case.shell(r"echo x > fine; echo x > 'a\b'"))
-        .await
-        .unwrap_err();
-    assert_eq!(error.to_string(), r"Invalid path: a\b");
-    let tab = case
-        .run(&case.shell("echo x > fine; echo x > \"a$(printf '\\t')b\""))
-        .await
-        .unwrap_err();
-    assert_eq!(tab.to_string(), "Invalid path: a\tb");
-    let long = "d=$(printf 'x%.0s' $(seq 200)); mkdir -p $d/$d; echo x > $d/$d/$d; echo x > fine";
-    let error = case.run(&case.shell(long)).await.unwrap_err();
-    assert!(
-        matches!(&error, SandboxError::Workspace(WorkspaceError::InvalidPath(path)) if path.len() > 512),
-        "{error}"
-    );
-    assert!(case.names().await.is_empty());
+    let odd = r"echo x > fine; echo x > 'a\b'; echo done";
+    let output = case.run(&case.shell(odd)).await.unwrap();
+    assert_eq!(output.unkept.as_deref(), Some(r"Invalid path: a\b"));
+    // The program ran: what it printed and its other files stay.
+    assert_eq!((output.stdout.as_str(), output.exit_code), ("done\n", Some(0)));
+    assert_eq!(case.names().await, ["fine"]);
+    let tab = "echo x > \"a$(printf '\\t')b\"; echo x > \"f$(printf '\\377')\"";
+    let output = case.run(&case.shell(tab)).await.unwrap();
+    assert_eq!(output.unkept.as_deref(), Some("Invalid path: a\tb, f\u{fffd}"));
+    let long = "d=$(printf 'x%.0s' $(seq 200)); mkdir -p $d/$d; echo x > $d/$d/$d; echo x > new";
+    let output = case.run(&case.shell(long)).await.unwrap();
+    assert!(output.unkept.is_some_and(|told| told.len() > 512));
+    assert_eq!(case.names().await, ["fine", "new"]);
+}
+
+pub(crate) async fn a_program_stays_one_over_steps(backend: &Backend) {
+    let case = backend.case();
+    case.sh("printf '#!/bin/sh\\necho ran\\n' > r.sh; chmod +x r.sh")
+        .await;
+    assert_eq!(case.text("./r.sh").await, "ran\n");
+}
+
+pub(crate) async fn a_file_in_the_place_of_a_directory_fails_the_call_alone(backend: &Backend) {
+    let case = backend.case();
+    case.write("d/f.txt", "1").await;
+    case.put("d", "2").await;
+    let error = case.run(&case.shell("ls")).await.unwrap_err();
+    assert!(matches!(
+        error,
+        SandboxError::Workspace(WorkspaceError::InvalidPath(_))
+    ));
+    let told = "Invalid path: d (it is a file, and d/f.txt is below it)";
+    assert_eq!(error.to_string(), told);
 }
 
 pub(crate) async fn links_are_neither_followed_nor_stored(backend: &Backend) {
