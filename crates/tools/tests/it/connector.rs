@@ -1,4 +1,4 @@
-use crate::setup::{call_as, connectors, error, of_run, told, tools, with};
+use crate::setup::{call_as, connectors, error, of_run, refusal, told, tools, with};
 use agent::ports::RemoteTools as _;
 use domain::{Effect, Labels};
 use serde_json::{Value, json};
@@ -187,6 +187,27 @@ async fn the_checks_of_a_call_come_in_their_order() {
     ] {
         let result = told(&none, "connector", &input).await;
         assert_eq!((error(&result), result.credits_used), (said, 0.0), "{input}");
+        assert_eq!(refusal(&none, "connector", &input).as_deref(), Some(said));
+    }
+    for (tool, input, said) in [
+        (
+            "search",
+            json!({"query": "x"}),
+            "search is not configured: set TAVILY_API_KEY, SERPER_API_KEY or BRAVE_API_KEY",
+        ),
+        ("browser", json!({}), "Invalid input: missing field `action`"),
+        (
+            "fetch",
+            json!({"url": "http://127.0.0.1:1/"}),
+            "Address not allowed",
+        ),
+        (
+            "mcp__notes__find",
+            json!({}),
+            "MCP server notes is not one of this run: name it in mcp_servers",
+        ),
+    ] {
+        assert_eq!(refusal(&none, tool, &input).as_deref(), Some(said));
     }
     let github = call("github", "get_repo", json!({"repo": "o/r"}));
     let elsewhere = told(&set, "connector", &github).await;

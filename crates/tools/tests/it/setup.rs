@@ -79,7 +79,31 @@ pub(crate) async fn call_as(
         idempotency_key,
         epoch: 1,
     };
-    run.call(&call, &CancellationToken::new()).await
+    let refusal = run.refusal(&call);
+    let answered = run.call(&call, &CancellationToken::new()).await;
+    if let Some(refusal) = refusal {
+        assert_eq!(
+            answered.as_ref().ok(),
+            Some(&refusal),
+            "refused before as when it is made"
+        );
+    }
+    answered
+}
+
+/// What a call would be told before anything is sent.
+pub(crate) fn refusal(run: &RunTools<MemoryWorkspace>, name: &str, input: &Value) -> Option<String> {
+    let user_id = UserId("user-1".into());
+    let call = Call {
+        run_id: RunId(Uuid::nil()),
+        step_id: StepId(Uuid::nil()),
+        user_id: &user_id,
+        tool_name: name,
+        tool_input: input,
+        idempotency_key: "key-of-the-step",
+        epoch: 1,
+    };
+    run.refusal(&call)?.error
 }
 
 /// The result of a call that our own machinery did not spoil.
