@@ -32,8 +32,11 @@ pub struct MemoryLog {
     pub purse: Option<Purse>,
     /// Caps that come into force when they are read again.
     pub raised: Option<Budget>,
-    /// A shared cap that leaves no room.
+    /// A shared cap that leaves no room,
     pub day: Option<Reached>,
+    /// but for so many calls.
+    pub day_calls: usize,
+    reserved: Mutex<Vec<(u32, Spend)>>,
     shown: Mutex<Vec<(u32, u32, String)>>,
 }
 
@@ -56,6 +59,11 @@ impl MemoryLog {
     /// Text that was shown while it came: turn, try, text.
     pub fn shown(&self) -> Vec<(u32, u32, String)> {
         locked(&self.shown).clone()
+    }
+
+    /// What was set aside: turn and worst case.
+    pub fn reserved(&self) -> Vec<(u32, Spend)> {
+        locked(&self.reserved).clone()
     }
 
     pub fn commits(&self) -> Vec<Vec<Change>> {
@@ -103,12 +111,13 @@ impl RunLog for MemoryLog {
         Ok(())
     }
 
-    fn sets_aside(&self) -> bool {
-        self.day.is_some()
-    }
-
-    async fn reserve(&self, _: u32, _: Spend) -> Result<Option<Reached>, CommitError> {
-        Ok(self.day)
+    async fn reserve(&self, turn: u32, worst: Spend) -> Result<Option<Reached>, CommitError> {
+        let mut reserved = locked(&self.reserved);
+        if reserved.len() >= self.day_calls && self.day.is_some() {
+            return Ok(self.day);
+        }
+        reserved.push((turn, worst));
+        Ok(None)
     }
 
     async fn can_pay(&self) -> Result<bool, CommitError> {

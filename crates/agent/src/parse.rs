@@ -1,8 +1,13 @@
 //! From a model's reply to a turn: native tool calls first, else bare or fenced JSON.
 //!
 //! Three pseudo tools steer the run: `phase_complete`, `task_complete` and `request_input`.
+//!
+//! A turn is what the store will give back of it, see [`domain::storable`]: a drive that goes on with a fresh turn and one that
+//! goes on after a take-over see the same. A call whose input the store cannot hold as it is carries its refusal with it.
 
 use crate::ports::{ModelReply, StopReason};
+use crate::tools::unstorable;
+use domain::Storable as _;
 use domain::action::{Action, ActionKind, Turn};
 use serde_json::{Value, json};
 
@@ -19,20 +24,27 @@ pub fn turn(number: u32, reply: &ModelReply) -> Turn {
         .map(|call| json!({"id": call.id, "name": call.name, "input": call.input}))
         .collect();
     let raw = json!({"text": reply.text, "tool_calls": calls});
-    match actions(reply) {
-        Ok(actions) => Turn {
-            number,
-            actions,
-            raw,
-            fault: None,
-        },
-        Err(fault) => Turn {
-            number,
-            actions: vec![],
-            raw,
-            fault: Some(fault),
-        },
+    let (mut actions, fault) = match actions(reply) {
+        Ok(actions) => (actions, None),
+        Err(fault) => (vec![], Some(fault)),
+    };
+    for action in &mut actions {
+        action.refused = refusal(action);
     }
+    let turn = Turn {
+        number,
+        actions,
+        raw,
+        fault,
+    };
+    turn.storable()
+}
+
+fn refusal(action: &Action) -> Option<String> {
+    if action.kind != ActionKind::Tool {
+        return None;
+    }
+    unstorable(action.tool_name.as_deref()?, action.tool_input.as_ref()?)
 }
 
 fn actions(reply: &ModelReply) -> Result<Vec<Action>, String> {
@@ -67,6 +79,7 @@ fn native(id: &str, name: &str, input: &Value) -> Result<Action, String> {
         message,
         reasoning: None,
         call_id: Some(id.to_owned()),
+        refused: None,
     };
     Ok(match name {
         PHASE_COMPLETE => action(ActionKind::PhaseComplete, text("summary")),
@@ -119,9 +132,10 @@ fn one_action(value: Value) -> Result<Action, String> {
     }
 }
 
-/// The JSON of a reply: the whole text, the first fenced block, or what stands between the outermost braces.
+/// The JSON of a reply: the whole text, the first fenced block, or what stands between the outermost braces. What the model
+/// thought aloud before it is passed over.
 pub fn json_in(text: &str) -> Option<Value> {
-    let trimmed = text.trim();
+    let trimmed = without_thinking(text).trim();
     let parsed = |part: &str| {
         serde_json::from_str::<Value>(part.trim())
             .ok()
@@ -133,6 +147,24 @@ pub fn json_in(text: &str) -> Option<Value> {
             let (start, end) = (trimmed.find('{')?, trimmed.rfind('}')?);
             parsed(trimmed.get(start..=end)?)
         })
+}
+
+/// The text behind its leading blocks `<think>…</think>` or `<thinking>…</thinking>`. A block that is not closed stays.
+fn without_thinking(text: &str) -> &str {
+    let mut rest = text.trim_start();
+    while let Some(after) = ["think", "thinking"].iter().find_map(|name| behind(rest, name)) {
+        rest = after.trim_start();
+    }
+    rest
+}
+
+fn behind<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    // ASCII only: byte places are the same in both.
+    let lower = text.to_ascii_lowercase();
+    let close = format!("</{name}>");
+    lower.starts_with(&format!("<{name}>")).then_some(())?;
+    let end = lower.find(&close)? + close.len();
+    text.get(end..)
 }
 
 fn fenced(text: &str) -> Option<&str> {
@@ -214,5 +246,70 @@ mod tests {
             ..reply(Some("{}"), vec![])
         };
         assert!(turn(1, &cut).fault.unwrap().contains("cut"));
+    }
+
+    #[test]
+    fn leading_thoughts_are_passed_over_whatever_braces_they_hold() {
+        let action = r#"{"type":"tool","tool_name":"shell","tool_input":{"command":"echo '<think>'"}}"#;
+        for text in [
+            format!("<think>hmm {{x}}</think>{action}"),
+            format!("\n<THINKING>\n{{\"type\":\"message\"}}\n</thinking>\n\n```json\n{action}\n```"),
+            format!("<think></think>\n<think>é {{</think> {action}"),
+        ] {
+            let turn = turn(1, &reply(Some(&text), vec![]));
+            assert_eq!(turn.fault, None, "{text}");
+            assert_eq!(
+                turn.actions[0].tool_input,
+                Some(json!({"command": "echo '<think>'"}))
+            );
+            assert_eq!(turn.raw["text"], text, "the reply is kept whole");
+        }
+        let open = turn(1, &reply(Some("<think>never closed {x}"), vec![]));
+        assert!(open.fault.is_some());
+    }
+
+    #[test]
+    fn a_call_whose_input_cannot_be_stored_carries_its_refusal_and_nothing_of_a_turn_holds_a_zero_character()
+    {
+        let call = |name: &str, input: Value| ToolUse {
+            id: "i\0".into(),
+            name: name.into(),
+            input,
+        };
+        let calls = vec![
+            call("file_write", json!({"filepath": "a\0b", "content": "x\0"})),
+            call("file_write", json!({"filepath": "a", "content": "x\0"})),
+            call("shell", json!({"command": "ls", "en\0v": {"a": 1}})),
+            call("shell", json!({"command": "ls \u{fffd}"})),
+            call("request_input", json!({"question": "a\0?"})),
+        ];
+        let turn = turn(1, &reply(Some("look\0"), calls));
+        let refused: Vec<Option<&str>> = turn
+            .actions
+            .iter()
+            .map(|action| action.refused.as_deref())
+            .collect();
+        assert_eq!(refused[0], Some("Invalid path: a\u{fffd}b"));
+        assert!(
+            refused[1]
+                .unwrap()
+                .starts_with("Invalid input: content holds U+0000")
+        );
+        assert!(
+            refused[2]
+                .unwrap()
+                .starts_with("Invalid input: en\u{fffd}v holds U+0000")
+        );
+        assert_eq!(refused[3..], [None, None]);
+        let stored = serde_json::to_value(&turn).unwrap();
+        assert!(!domain::storable::holds_nul(&stored), "{stored}");
+        let again: Turn = serde_json::from_value(stored).unwrap();
+        assert_eq!(again, turn, "a take-over knows the same");
+    }
+
+    #[test]
+    fn a_model_cannot_say_itself_that_a_call_is_refused() {
+        let text = r#"{"type":"tool","tool_name":"shell","tool_input":{"command":"ls"},"refused":"no"}"#;
+        assert_eq!(turn(1, &reply(Some(text), vec![])).actions[0].refused, None);
     }
 }

@@ -4,7 +4,7 @@ use crate::conversation::PLANNER_SYSTEM;
 use crate::parse::json_in;
 use crate::ports::{ChatMessage, ModelReply, ModelRequest, Purpose};
 use crate::snapshot::Snapshot;
-use domain::{Plan, Usage};
+use domain::{Plan, Storable as _, Usage};
 use serde_json::{Value, json};
 
 /// A bad plan is asked for again this often.
@@ -38,8 +38,8 @@ pub async fn plan<A: Asks>(model: &A, snapshot: &Snapshot) -> Result<Planned, A:
     let mut repairs = 0;
     loop {
         let reply = model.ask(&request(snapshot, repairs, messages.clone())).await?;
-        let text = reply.text.clone().unwrap_or_default();
-        let plan = read_plan(&reply);
+        let text = reply.text.clone().unwrap_or_default().storable();
+        let plan = read_plan(&text);
         if plan.is_ok() || repairs == MAX_REPAIRS {
             let raw = json!({"text": text, "tool_calls": []});
             return Ok(Planned {
@@ -77,8 +77,7 @@ fn request(snapshot: &Snapshot, repairs: u32, messages: Vec<ChatMessage>) -> Mod
     }
 }
 
-fn read_plan(reply: &ModelReply) -> Result<Plan, String> {
-    let text = reply.text.as_deref().unwrap_or_default();
+fn read_plan(text: &str) -> Result<Plan, String> {
     let value = json_in(text).ok_or_else(|| "the reply holds no JSON object".to_owned())?;
-    Plan::from_value(&value).map_err(|fault| fault.to_string())
+    Plan::from_value(&value.storable()).map_err(|fault| fault.to_string())
 }

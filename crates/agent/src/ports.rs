@@ -16,6 +16,7 @@ use domain::budget::{Reached, Spend};
 use domain::change::Change;
 use domain::ids::{RunId, StepId};
 use domain::{Effect, Labels, Price, RunStatus, ToolResult};
+use futures::future::BoxFuture;
 use serde_json::Value;
 use std::future::Future;
 use std::time::Duration;
@@ -139,9 +140,9 @@ pub trait CallWatch: Send + Sync {
     fn text(&self, text: &str);
     /// A try failed and used tokens.
     fn failed(&self, call: FailedCall);
-    /// Whether another try fits into what may be spent.
-    fn may_try_again(&self) -> bool {
-        true
+    /// Whether another try fits into what may be spent; it is set aside where caps are shared.
+    fn may_try_again(&self) -> BoxFuture<'_, bool> {
+        Box::pin(std::future::ready(true))
     }
 }
 
@@ -301,15 +302,12 @@ pub trait RunLog: Send + Sync {
     fn refresh_purse(&self) -> impl Future<Output = Result<(), CommitError>> + Send {
         std::future::ready(Ok(()))
     }
-    /// Whether calls are set aside against caps that other runs share.
-    fn sets_aside(&self) -> bool {
-        false
-    }
-    /// Whether one of those caps is on money.
+    /// Whether one of the caps that other runs share is on money.
     fn caps_money(&self) -> bool {
         false
     }
-    /// Sets the worst case of a turn's call aside, or says which shared cap leaves no room for it.
+    /// Sets the worst case of a turn's call aside, in place of what was set aside for the run before, or says which shared cap
+    /// leaves no room for it.
     fn reserve(
         &self,
         _turn: u32,

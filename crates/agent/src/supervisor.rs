@@ -363,6 +363,7 @@ mod tests {
             message: message.map(str::to_owned),
             reasoning: None,
             call_id: None,
+            refused: None,
         }
     }
 

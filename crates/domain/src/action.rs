@@ -35,6 +35,9 @@ pub struct Action {
     /// The provider's id of a native tool call; pairs the result with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub call_id: Option<String>,
+    /// Why the call is not carried out: its input could not be stored as the model gave it. The result's error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
 }
 
 /// Tokens of one model call.

@@ -1,46 +1,15 @@
 //! Foreign texts before they are stored: Postgres takes no zero character, neither in texts nor in JSON.
 
 use agent::tools::ToolError;
-use domain::ToolResult;
-use serde_json::{Map, Value};
+use domain::{Storable as _, ToolResult};
 
 pub(crate) fn answered(answered: Result<ToolResult, ToolError>) -> Result<ToolResult, ToolError> {
     match answered {
-        Ok(result) => Ok(cleaned(result)),
-        Err(ToolError::ToModel(result)) => Err(ToolError::ToModel(Box::new(cleaned(*result)))),
-        Err(ToolError::Retry(said)) => Err(ToolError::Retry(text(said))),
-        Err(ToolError::Unknown(said)) => Err(ToolError::Unknown(text(said))),
+        Ok(result) => Ok(result.storable()),
+        Err(ToolError::ToModel(result)) => Err(ToolError::ToModel(Box::new(result.storable()))),
+        Err(ToolError::Retry(said)) => Err(ToolError::Retry(said.storable())),
+        Err(ToolError::Unknown(said)) => Err(ToolError::Unknown(said.storable())),
         Err(ToolError::Cancelled) => Err(ToolError::Cancelled),
-    }
-}
-
-pub(crate) fn cleaned(result: ToolResult) -> ToolResult {
-    ToolResult {
-        output: value(result.output),
-        error: result.error.map(text),
-        memory: result.memory.into_iter().map(value).collect(),
-        ..result
-    }
-}
-
-fn text(text: String) -> String {
-    if text.contains('\0') {
-        return text.replace('\0', "\u{FFFD}");
-    }
-    text
-}
-
-fn value(given: Value) -> Value {
-    match given {
-        Value::String(string) => Value::String(text(string)),
-        Value::Array(list) => Value::Array(list.into_iter().map(value).collect()),
-        Value::Object(members) => {
-            let clean = members
-                .into_iter()
-                .map(|(name, member)| (text(name), value(member)));
-            Value::Object(clean.collect::<Map<_, _>>())
-        }
-        other => other,
     }
 }
 

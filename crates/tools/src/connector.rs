@@ -96,7 +96,7 @@ struct Asked<'a> {
 
 impl Asked<'_> {
     fn params<T: DeserializeOwned>(&self) -> Result<T, Refusal> {
-        serde_json::from_value(self.params.clone()).map_err(|fault| invalid(format!("params: {fault}")))
+        domain::input::typed(self.params).map_err(|fault| invalid(format!("params: {fault}")))
     }
 }
 

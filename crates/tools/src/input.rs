@@ -19,7 +19,7 @@ pub(crate) fn invalid(fault: impl std::fmt::Display) -> Refusal {
 /// A text that must be there and say something.
 pub(crate) fn text<'a>(input: &'a Value, field: &str) -> Result<&'a str, Refusal> {
     match input.get(field) {
-        None | Some(Value::Null) => Err(invalid(format!("missing field `{field}`"))),
+        None | Some(Value::Null) => Err(invalid(format!("{field} is missing"))),
         Some(Value::String(text)) if text.trim().is_empty() => {
             Err(invalid(format!("{field} cannot be empty")))
         }
@@ -33,7 +33,7 @@ pub(crate) fn one_of(field: &str, allowed: &[&str]) -> Refusal {
 }
 
 pub(crate) fn typed<T: DeserializeOwned>(input: &Value) -> Result<T, Refusal> {
-    serde_json::from_value(input.clone()).map_err(invalid)
+    domain::input::typed(input).map_err(invalid)
 }
 
 /// What must be set before a tool works.

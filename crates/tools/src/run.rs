@@ -11,7 +11,7 @@ use crate::search::Search;
 use crate::unconfigured;
 use agent::ports::{RemoteTools, ToolSpec, Workspace};
 use agent::tools::{Call, ToolError};
-use domain::{Effect, Labels, ToolResult};
+use domain::{Effect, Labels, Storable as _, ToolResult};
 use outbound::Guard;
 use serde_json::Value;
 use std::sync::Arc;
@@ -215,7 +215,7 @@ impl<W: Workspace> RemoteTools for RunTools<W> {
             Kind::Browser => browser::refusal(input)?,
             Kind::Mcp => self.mcp.refusal(call.tool_name, input)?,
         };
-        Some(clean::cleaned(refusal))
+        Some(refusal.storable())
     }
 
     async fn call(&self, call: &Call<'_>, cancel: &CancellationToken) -> Result<ToolResult, ToolError> {

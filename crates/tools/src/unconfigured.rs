@@ -24,7 +24,7 @@ mod tests {
     fn wrong_input_is_refused_before_the_missing_setting_is_named() {
         let error = |input| browser(&input).error.unwrap_or_default();
         assert!(error(json!({"action": "fly"})).starts_with("Invalid input: action must be one of"));
-        assert_eq!(error(json!({})), "Invalid input: missing field `action`");
+        assert_eq!(error(json!({})), "Invalid input: action is missing");
         assert_eq!(
             error(json!({"action": "click"})),
             "browser is not configured: set BROWSER_CDP_URL"

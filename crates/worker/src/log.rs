@@ -105,10 +105,6 @@ impl RunLog for FencedLog<'_> {
         Ok(())
     }
 
-    fn sets_aside(&self) -> bool {
-        !self.budgets.caps().is_empty()
-    }
-
     fn caps_money(&self) -> bool {
         self.budgets.caps().caps_money()
     }
@@ -157,7 +153,13 @@ impl FencedLog<'_> {
 
 #[expect(clippy::needless_pass_by_value, reason = "given to map_err")]
 fn away(error: StoreError) -> CommitError {
-    CommitError::Unavailable(with_sources(&error))
+    no_answer(&error)
+}
+
+/// What becomes of the run may be told to its user: that the store failed. How is for the log alone.
+fn no_answer(error: &dyn std::error::Error) -> CommitError {
+    tracing::warn!(error = %with_sources(error), "the run store gave no answer");
+    CommitError::Unavailable(format!("the {error}"))
 }
 
 fn refusal(error: CommandError) -> CommitError {
@@ -172,7 +174,7 @@ fn refusal(error: CommandError) -> CommitError {
         ) => CommitError::Paused,
         CommandError::Fenced | CommandError::NotFound => CommitError::Fenced,
         CommandError::Rejected(other) => CommitError::Refused(other.to_string()),
-        other => CommitError::Unavailable(with_sources(&other)),
+        other => no_answer(&other),
     }
 }
 
@@ -234,5 +236,29 @@ pub async fn publish(queue: &Queue, events: &[Event]) {
     if let Err(error) = published {
         metrics::counter!("agent_publish_errors_total").increment(1);
         tracing::debug!(error = %error, source = ?error.source().map(ToString::to_string), "events not published");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use runs::Fault;
+
+    #[test]
+    fn what_the_store_said_is_not_told_to_the_runs_user() {
+        let fault = || Fault::Row("ERROR: unsupported Unicode escape sequence".to_owned());
+        let told = |error: CommitError| match error {
+            CommitError::Unavailable(text) => text,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(
+            told(refusal(CommandError::Database(fault()))),
+            "the run store failed"
+        );
+        assert_eq!(
+            told(refusal(CommandError::Unavailable(fault()))),
+            "the run store is unavailable"
+        );
+        assert_eq!(told(away(StoreError::Database(fault()))), "the run store failed");
     }
 }

@@ -71,6 +71,9 @@ impl<M: Model, W: Workspace, S: Sandbox, R: RemoteTools, L: RunLog> Driver<'_, M
     }
 
     fn admission(&self, snapshot: &Snapshot, asked_for: DueTool) -> Admission {
+        if let Some(error) = asked_for.call.refused.clone() {
+            return refused(asked_for, error);
+        }
         let gate = &snapshot.gate;
         let place = (asked_for.turn, asked_for.action);
         let due = gate.as_decided(asked_for.clone());

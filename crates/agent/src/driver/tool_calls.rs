@@ -11,7 +11,7 @@ use crate::tools::{self, Call, ToolError};
 use domain::action::Action;
 use domain::change::Change;
 use domain::run::StepStatus;
-use domain::{Effect, ToolResult};
+use domain::{Effect, Storable as _, ToolResult};
 use serde_json::Value;
 use std::time::Duration;
 use tracing::Instrument as _;
@@ -238,7 +238,10 @@ pub(super) fn settled(
     due: &DueTool,
     (result, duration_ms): (ToolResult, i64),
 ) -> (Vec<Change>, Vec<Change>) {
-    let result = snapshot.gate.with_edit_told((due.turn, due.action), result);
+    let result = snapshot
+        .gate
+        .with_edit_told((due.turn, due.action), result)
+        .storable();
     let status = if result.success {
         StepStatus::Completed
     } else {

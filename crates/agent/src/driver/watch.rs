@@ -4,6 +4,7 @@ use crate::ports::{CallWatch, FailedCall, RunLog};
 use crate::purse::{Purse, chars};
 use domain::Clock;
 use domain::budget::{Dimension, Spend};
+use futures::future::BoxFuture;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -46,6 +47,13 @@ impl<'a, L: RunLog> Watch<'a, L> {
         self.said.load(Ordering::Relaxed)
     }
 
+    fn used_by_failed(&self) -> Spend {
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        failed
+            .iter()
+            .fold(Spend::default(), |sum, call| sum.plus(Spend::of_call(call.usage)))
+    }
+
     /// Nothing more comes: what was held back of the text is shown.
     pub(super) fn end(&self) {
         if self.spoke.load(Ordering::Relaxed) {
@@ -72,20 +80,26 @@ impl<L: RunLog> CallWatch for Watch<'_, L> {
             .push(call);
     }
 
-    /// Tries that used tokens leave less for the next one. What is set aside for a day is for one call only.
-    fn may_try_again(&self) -> bool {
-        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        if failed.is_empty() {
-            return true;
-        }
-        let used = failed
-            .iter()
-            .fold(Spend::default(), |sum, call| sum.plus(Spend::of_call(call.usage)));
-        let over = |purse: &Purse| {
-            purse
-                .reached_by_call(self.worst.plus(used), self.clock.now())
-                .is_some()
-        };
-        used.get(Dimension::Tokens) == 0 || !(self.log.sets_aside() || self.log.purse().is_some_and(over))
+    /// Tries that used tokens leave less for the next one: what they used is not stored yet, so it is judged, and set aside for
+    /// the day, together with the next one's worst case.
+    fn may_try_again(&self) -> BoxFuture<'_, bool> {
+        Box::pin(async {
+            let used = self.used_by_failed();
+            if used.get(Dimension::Tokens) == 0 {
+                return true;
+            }
+            let ahead = self.worst.plus(used);
+            let over = |purse: &Purse| purse.reached_by_call(ahead, self.clock.now()).is_some();
+            if self.log.purse().is_some_and(over) {
+                return false;
+            }
+            match self.log.reserve(self.turn, ahead).await {
+                Ok(reached) => reached.is_none(),
+                Err(error) => {
+                    tracing::warn!(%error, "no room could be set aside for another try");
+                    false
+                }
+            }
+        })
     }
 }

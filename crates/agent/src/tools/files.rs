@@ -2,7 +2,7 @@
 
 use super::{ToolError, input};
 use crate::ports::{Workspace, WorkspaceError};
-use domain::ToolResult;
+use domain::{Storable as _, ToolResult};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -59,10 +59,12 @@ pub(super) async fn read<W: Workspace>(workspace: &W, value: &Value) -> Result<T
         .map_err(|error| failed(error, "file_read"))?;
     let content = String::from_utf8(bytes.into())
         .map_err(|_| failed(WorkspaceError::NotUtf8(filepath.clone()), "file_read"))?;
-    Ok(ToolResult::ok(
-        json!({"content": content, "filepath": filepath}),
-        CREDITS,
-    ))
+    let holds_nul = content.contains('\0');
+    let mut output = json!({"content": content.storable(), "filepath": filepath});
+    if holds_nul {
+        output["note"] = json!("The file holds U+0000; each is shown as U+FFFD.");
+    }
+    Ok(ToolResult::ok(output, CREDITS))
 }
 
 pub(super) async fn write<W: Workspace>(workspace: &W, value: &Value) -> Result<ToolResult, ToolError> {

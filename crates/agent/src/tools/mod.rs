@@ -14,6 +14,7 @@ pub use router::{Call, Router, specs};
 
 use crate::ports::{SandboxError, WorkspaceError};
 use domain::ToolResult;
+use domain::storable::holds_nul;
 use serde_json::Value;
 
 /// Default and largest time limit of `shell` and `code`, in seconds.
@@ -81,7 +82,32 @@ pub(crate) fn result_within(tool_name: &str, tool_input: &Value) -> Option<ToolR
     }
 }
 
+/// Why a call cannot be made with this input: it holds U+0000, which the store would have to alter. Said by the fresh reply,
+/// since what is stored does not show it any more.
+pub(crate) fn unstorable(tool_name: &str, tool_input: &Value) -> Option<String> {
+    let path = match tool_name {
+        "file_read" | "file_write" => tool_input["filepath"].as_str(),
+        "file_list" => tool_input["dirpath"].as_str(),
+        _ => None,
+    };
+    if let Some(path) = path.filter(|path| path.contains('\0')) {
+        return Some(WorkspaceError::InvalidPath(path.to_owned()).to_string());
+    }
+    if !holds_nul(tool_input) {
+        return None;
+    }
+    let member = tool_input.as_object().and_then(|members| {
+        let mut members = members.iter();
+        members.find(|(name, member)| name.contains('\0') || holds_nul(member))
+    });
+    let place = member.map_or("it", |(name, _)| name.as_str());
+    Some(format!(
+        "Invalid input: {place} holds U+0000, which cannot be stored; leave it out, or make that byte in the sandbox, for \
+         example with printf '\\000' in shell"
+    ))
+}
+
 /// Reads a tool's typed input.
 fn input<T: serde::de::DeserializeOwned>(value: &Value) -> Result<T, ToolError> {
-    serde_json::from_value(value.clone()).map_err(|fault| ToolError::invalid_input(fault.to_string()))
+    domain::input::typed(value).map_err(ToolError::invalid_input)
 }

@@ -16,6 +16,8 @@ struct Priced {
     list: ListModel,
     price: Option<Price>,
     failed_tries: usize,
+    /// Before each further try it is asked whether there is room.
+    asks: bool,
     spent: bool,
 }
 
@@ -25,6 +27,7 @@ impl Priced {
             list: ListModel::new(&plan(1), turns),
             price: Some(Price::FREE),
             failed_tries: 0,
+            asks: false,
             spent: false,
         }
     }
@@ -53,6 +56,14 @@ impl Model for Priced {
                     ..Usage::default()
                 },
             });
+            if self.asks && !watch.may_try_again().await {
+                return Err(ModelError::Transient {
+                    message: "cut".to_owned(),
+                    status: None,
+                    retry_after: None,
+                    try_again_here: false,
+                });
+            }
         }
         watch.text("done");
         self.list.call(request, cancel).await
@@ -319,6 +330,43 @@ async fn a_cap_of_the_day_pauses_too() {
     });
     assert_eq!(bench.drive(&Priced::new(&[]), snapshot()).await, Outcome::Waiting);
     assert_eq!(waits_for(&bench)["dimension"], "user_daily_tokens");
+}
+
+#[tokio::test]
+async fn each_try_under_a_cap_of_the_day_is_set_aside_with_what_the_tries_before_it_used() {
+    let day = Some(Reached {
+        scope: Scope::UserDay,
+        dimension: Dimension::Tokens,
+        spent: 1,
+        cap: 2,
+        needed: 3,
+    });
+    for (room, ended) in [(6, true), (2, false)] {
+        let mut bench = Bench::new();
+        (bench.log.day, bench.log.day_calls) = (day, room);
+        let mut model = Priced::new(&[json!({"type": "task_complete"})]);
+        (model.failed_tries, model.asks) = (2, true);
+        let outcome = bench.drive(&model, snapshot()).await;
+        assert_eq!(
+            outcome == Outcome::Finished(RunStatus::Completed),
+            ended,
+            "{outcome:?}"
+        );
+        let reserved = bench.log.reserved();
+        let tokens: Vec<i64> = reserved
+            .iter()
+            .map(|(_, worst)| worst.get(Dimension::Tokens))
+            .collect();
+        let turns: Vec<u32> = reserved.iter().map(|(turn, _)| *turn).collect();
+        assert_eq!(tokens[1] - tokens[0], 7, "{tokens:?}");
+        if ended {
+            assert_eq!(turns, [0, 0, 0, 1, 1, 1]);
+            assert_eq!((tokens[2] - tokens[0], tokens[5] - tokens[3]), (14, 14));
+        } else {
+            assert!(matches!(outcome, Outcome::Retry { .. }), "{outcome:?}");
+            assert_eq!(turns, [0, 0]);
+        }
+    }
 }
 
 #[tokio::test]

@@ -63,7 +63,7 @@ async fn a_call_that_can_never_be_done_is_refused_without_asking() {
     assert_eq!(outcome, COMPLETED, "{:?}", run.errors());
     assert_eq!(
         run.errors(),
-        ["Invalid input: missing field `filepath`", "Unknown tool: nope"]
+        ["Invalid input: filepath is missing", "Unknown tool: nope"]
     );
     assert_eq!(refused(&run), [true, true]);
 }

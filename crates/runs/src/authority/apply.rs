@@ -8,6 +8,7 @@ use domain::event::{LogType, NewEvent};
 use domain::ids::{MessageId, RunId};
 use domain::plan::{Plan, PlanDifference};
 use domain::status::RunStatus;
+use domain::storable::Storable as _;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -42,7 +43,7 @@ pub(crate) struct ModelCall {
 impl Batch<'_> {
     /// Applies one change to the row in memory and notes its rows and events.
     pub(crate) fn apply(&mut self, change: Change) {
-        match change {
+        match change.storable() {
             Change::Log(event) => self.log(event),
             Change::Status { to, error } => self.status(to, error),
             Change::PlanStored { plan } => self.plan(&plan),

@@ -14,6 +14,7 @@ use domain::ids::StepId;
 use domain::redact::Redactor;
 use domain::run::Lease;
 use domain::runtime_event::{of_platform_event, state_word};
+use domain::storable::Storable as _;
 use domain::waiting::waiting;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
@@ -113,6 +114,7 @@ impl<'a> Batch<'a> {
     }
 
     fn place(&mut self, mut new: NewEvent) -> Event {
+        new.make_storable();
         self.context.redactor.event(&mut new);
         let created_at = self.tick();
         self.run.state.last_seq += 1;
@@ -227,6 +229,8 @@ impl<'a> Batch<'a> {
 
     fn redact_row(&mut self) {
         let redactor = self.context.redactor;
+        self.run.error_message.make_storable();
+        self.run.waiting_for.make_storable();
         if let Some(error) = &mut self.run.error_message {
             redactor.string(error);
         }

@@ -28,6 +28,7 @@ use domain::ids::{RunId, UserId};
 use domain::redact::Redactor;
 use domain::run::{Origin, RunState};
 use domain::status::RunStatus;
+use domain::storable::Storable as _;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -134,6 +135,7 @@ impl RuntimeRuns {
 
     /// What of a payload, of metadata or of a reason is stored. Payloads are compared after it.
     fn storable(&self, mut value: Value) -> Value {
+        value.make_storable();
         self.redactor.value(&mut value);
         value
     }

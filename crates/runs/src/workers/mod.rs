@@ -17,6 +17,7 @@ use crate::reader::rows::to_value;
 use crate::runtime_runs::RuntimeError;
 use domain::clock::{Clock, Ids};
 use domain::redact::Redactor;
+use domain::storable::Storable as _;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -104,6 +105,7 @@ impl Workers {
 
     /// What of metadata, of a reason or of an event's payload is stored.
     fn storable(&self, mut value: Value) -> Value {
+        value.make_storable();
         self.redactor.value(&mut value);
         value
     }

@@ -15,6 +15,7 @@ mod create;
 mod effects;
 mod interrupts;
 mod migrations;
+mod nul;
 mod reading;
 mod recordings;
 mod redaction;

@@ -178,6 +178,7 @@ pub(crate) fn turn(number: u32) -> Change {
         message: None,
         reasoning: Some("look first".to_owned()),
         call_id: Some(format!("call-{number}")),
+        refused: None,
     };
     Change::TurnStored {
         turn: Turn {

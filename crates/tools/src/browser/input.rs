@@ -98,13 +98,13 @@ fn text_to_type(input: &Value) -> Result<String, String> {
     match input.get("text") {
         Some(Value::String(text)) if text.len() <= LONGEST_TEXT => Ok(text.clone()),
         Some(Value::String(_)) => Err(invalid("text is too long")),
-        None | Some(Value::Null) => Err(invalid("missing field `text`")),
+        None | Some(Value::Null) => Err(invalid("text is missing")),
         Some(_) => Err(invalid("text must be text")),
     }
 }
 
 fn needed<'a>(input: &'a Value, field: &str) -> Result<&'a str, String> {
-    optional(input, field)?.ok_or_else(|| invalid(&format!("missing field `{field}`")))
+    optional(input, field)?.ok_or_else(|| invalid(&format!("{field} is missing")))
 }
 
 fn optional<'a>(input: &'a Value, field: &str) -> Result<Option<&'a str>, String> {
@@ -133,24 +133,18 @@ mod tests {
     #[test]
     fn each_action_says_what_it_misses() {
         for (input, error) in [
-            (json!({}), "Invalid input: missing field `action`"),
+            (json!({}), "Invalid input: action is missing"),
             (json!({"action": 1}), "Invalid input: action must be text"),
             (json!({"action": " "}), "Invalid input: action cannot be empty"),
-            (
-                json!({"action": "navigate"}),
-                "Invalid input: missing field `url`",
-            ),
-            (
-                json!({"action": "click"}),
-                "Invalid input: missing field `selector`",
-            ),
+            (json!({"action": "navigate"}), "Invalid input: url is missing"),
+            (json!({"action": "click"}), "Invalid input: selector is missing"),
             (
                 json!({"action": "type", "selector": "a"}),
-                "Invalid input: missing field `text`",
+                "Invalid input: text is missing",
             ),
             (
                 json!({"action": "execute_js"}),
-                "Invalid input: missing field `javascript`",
+                "Invalid input: javascript is missing",
             ),
             (
                 json!({"action": "extract", "timeout": 0}),

@@ -135,7 +135,7 @@ impl Repo {
             (Some(owner), None) => (owner, self.repo),
             (None, Some((owner, repo))) => (owner.to_owned(), repo.to_owned()),
             (Some(given), Some((owner, repo))) if given == owner => (given, repo.to_owned()),
-            (None, None) => return Err(invalid("params: missing field `owner`")),
+            (None, None) => return Err(invalid("params: owner is missing")),
             _ => return Err(invalid("params: owner and repo do not fit together")),
         };
         let is_name = |name: &str| {

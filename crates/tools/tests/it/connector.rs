@@ -158,14 +158,14 @@ async fn the_checks_of_a_call_come_in_their_order() {
     let none = of_run(&tools(&[]), &[]);
     let set = of_run(&with(&connectors(&vendors)), &["slack"]);
     for (input, said) in [
-        (json!({}), "Invalid input: missing field `connector_type`"),
+        (json!({}), "Invalid input: connector_type is missing"),
         (
             call("foo", "get_repo", json!({})),
             "Invalid input: connector_type must be one of github, linear, slack",
         ),
         (
             json!({"connector_type": "github"}),
-            "Invalid input: missing field `operation`",
+            "Invalid input: operation is missing",
         ),
         (call("github", "nope", json!({})), "Unknown operation: nope"),
         (
@@ -234,13 +234,13 @@ const WRONG: [[&str; 4]; 15] = [
         "github",
         "get_repo",
         r#"{"owner":"o"}"#,
-        "params: missing field `repo`",
+        "params: repo is missing",
     ],
     [
         "github",
         "get_repo",
         r#"{"repo":"r"}"#,
-        "params: missing field `owner`",
+        "params: owner is missing",
     ],
     [
         "github",
@@ -264,7 +264,7 @@ const WRONG: [[&str; 4]; 15] = [
         "github",
         "get_issue",
         r#"{"repo":"o/r","issue_number":"1/lock"}"#,
-        "params: invalid type",
+        "params: issue_number must be a whole number, 0 or more",
     ],
     [
         "github",
@@ -294,14 +294,14 @@ const WRONG: [[&str; 4]; 15] = [
         "linear",
         "create_issue",
         r#"{"title":"x"}"#,
-        "params: missing field `team_id`",
+        "params: team_id is missing",
     ],
-    ["linear", "get_issue", "{}", "params: missing field `issue_id`"],
+    ["linear", "get_issue", "{}", "params: issue_id is missing"],
     [
         "slack",
         "post_message",
         r#"{"channel":"C1"}"#,
-        "params: missing field `text`",
+        "params: text is missing",
     ],
     [
         "slack",

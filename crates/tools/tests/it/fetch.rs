@@ -122,7 +122,7 @@ async fn what_is_no_text_or_too_long_or_too_slow_is_told() {
 async fn wrong_addresses_are_wrong_input() {
     let run = of_run(&tools(&[]), &[]);
     for (input, said) in [
-        (json!({}), "Invalid input: missing field `url`"),
+        (json!({}), "Invalid input: url is missing"),
         (
             json!({"url": "no address"}),
             "Invalid input: url: relative URL without a base",

@@ -96,8 +96,8 @@ async fn the_first_vendor_whose_key_is_set_is_asked_and_an_empty_key_is_none() {
 async fn wrong_input_and_a_missing_key_cost_nothing() {
     let run = of_run(&tools(&[]), &[]);
     for (input, said) in [
-        (json!({}), "Invalid input: missing field `query`"),
-        (json!({"query": null}), "Invalid input: missing field `query`"),
+        (json!({}), "Invalid input: query is missing"),
+        (json!({"query": null}), "Invalid input: query is missing"),
         (json!({"query": " "}), "Invalid input: query cannot be empty"),
         (json!({"query": 7}), "Invalid input: query must be text"),
         (

@@ -8,6 +8,7 @@
 use super::AnyModel;
 use agent::ports::{CallWatch, FailedCall, Model, ModelError, ModelReply, ModelRequest};
 use domain::{Clock, Price, Prices, SystemClock, Usage};
+use futures::future::BoxFuture;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use rand::Rng as _;
@@ -57,7 +58,7 @@ impl CallWatch for Priced<'_> {
         self.watch.failed(call);
     }
 
-    fn may_try_again(&self) -> bool {
+    fn may_try_again(&self) -> BoxFuture<'_, bool> {
         self.watch.may_try_again()
     }
 }
@@ -142,7 +143,7 @@ impl WithRetries {
             let Some(wait) = wait_before_next(&error, waits.next().copied()) else {
                 return Err(error);
             };
-            if !watch.may_try_again() {
+            if !watch.may_try_again().await {
                 return Err(used_up(error));
             }
             let wait = wait + jitter(&error, wait);
@@ -171,7 +172,10 @@ impl Model for WithRetries {
             Err(error @ ModelError::Transient { .. }) => error,
             settled => return settled,
         };
-        if let (Some(fallback), true) = (&self.fallback, may_try_here(&error) && watch.may_try_again()) {
+        if let Some(fallback) = &self.fallback
+            && may_try_here(&error)
+            && watch.may_try_again().await
+        {
             let (provider, model) = fallback.identity();
             tracing::warn!(run_id = %request.run_id, provider, model, %error, "asking the fallback model");
             match measured(fallback, request, watch, cancel).await {

@@ -2,7 +2,8 @@
 //!
 //! The script is the prompt itself when it is a JSON object with `script`, else `LLM_SCRIPT_FILE`, else what
 //! [`grammar`] reads in a plain prompt. The place in the script is the turn's number and nothing else, so it
-//! survives retries, resumes and take-overs, and the same request always gets the same reply.
+//! survives retries, resumes and take-overs, and the same request always gets the same reply. Only the last words of a plain
+//! prompt look at what became of the calls before.
 
 mod grammar;
 mod script;
@@ -10,7 +11,9 @@ mod steps;
 mod words;
 
 use super::{SetupError, answers, usage};
-use agent::ports::{CallWatch, Model, ModelError, ModelReply, ModelRequest, Purpose, StopReason, ToolUse};
+use agent::ports::{
+    CallWatch, ChatMessage, Model, ModelError, ModelReply, ModelRequest, Purpose, StopReason, ToolUse,
+};
 use domain::Usage;
 use script::{Extra, Script};
 use serde_json::{Value, json};
@@ -22,6 +25,9 @@ use tokio_util::sync::CancellationToken;
 pub const PROVIDER: &str = "scripted";
 /// The model's name in logs, metrics and token records.
 pub const MODEL: &str = "offline";
+
+/// Of a failed call's error at most this many characters are repeated at the end.
+const MAX_FAULT_CHARS: usize = 200;
 
 /// A deterministic model that follows a script.
 #[derive(Debug, Clone, Default)]
@@ -68,11 +74,11 @@ impl Scripted {
         }
     }
 
-    fn script(&self, prompt: &str) -> Arc<Script> {
-        match (Script::from_prompt_json(prompt), &self.file) {
+    fn script(&self, request: &ModelRequest) -> Arc<Script> {
+        match (Script::from_prompt_json(&request.prompt), &self.file) {
             (Some(script), _) => Arc::new(script),
             (None, Some(file)) => file.script.clone(),
-            (None, None) => Arc::new(steps::script(prompt)),
+            (None, None) => Arc::new(steps::script(&request.prompt, &failed_calls(&request.messages))),
         }
     }
 }
@@ -87,7 +93,7 @@ impl Model for Scripted {
         if cancel.is_cancelled() {
             return Err(ModelError::Cancelled);
         }
-        let script = self.script(&request.prompt);
+        let script = self.script(request);
         let mut reply = match request.purpose {
             Purpose::Plan { .. } => said(script.plan_text()),
             Purpose::Turn { number } => {
@@ -95,7 +101,8 @@ impl Model for Scripted {
                 for extra in place.extras {
                     apply(extra, request.attempt, cancel).await?;
                 }
-                place.item.map_or_else(task_complete, |item| act(item, number))
+                let item = place.item.or(script.closing.as_ref());
+                item.map_or_else(task_complete, |item| act(item, number))
             }
         };
         reply.usage = usage::estimate(request, &reply);
@@ -105,6 +112,28 @@ impl Model for Scripted {
     fn identity(&self) -> (String, String) {
         (PROVIDER.to_owned(), MODEL.to_owned())
     }
+}
+
+/// The calls that failed, each with its tool and the first line of why.
+fn failed_calls(messages: &[ChatMessage]) -> Vec<String> {
+    let failed = messages.iter().filter_map(|message| match message {
+        ChatMessage::ToolResult {
+            name,
+            content,
+            is_error: true,
+            ..
+        } => Some((name, content)),
+        _ => None,
+    });
+    let why = |content: &str| -> String {
+        let result: Option<Value> = serde_json::from_str(content).ok();
+        let error = result.as_ref().and_then(|result| result["error"].as_str());
+        let line = error.unwrap_or(content).lines().next().unwrap_or_default();
+        line.chars().take(MAX_FAULT_CHARS).collect()
+    };
+    failed
+        .map(|(name, content)| format!("{name} ({})", why(content)))
+        .collect()
 }
 
 /// Sleeps or fails as the script says.

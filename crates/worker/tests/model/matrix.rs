@@ -4,6 +4,7 @@
 use crate::setup::{BOTH, KEY, request, vendor, vendor_at, with_retries};
 use agent::ports::{CallWatch, FailedCall, Model, ModelError, ModelReply, StopReason};
 use domain::{Price, Prices, SystemClock, Usage};
+use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -35,8 +36,8 @@ impl CallWatch for Noted {
         self.failed.lock().unwrap().push(call);
     }
 
-    fn may_try_again(&self) -> bool {
-        !self.poor || self.billed().is_empty()
+    fn may_try_again(&self) -> BoxFuture<'_, bool> {
+        Box::pin(std::future::ready(!self.poor || self.billed().is_empty()))
     }
 }
 

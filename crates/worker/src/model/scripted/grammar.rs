@@ -29,15 +29,36 @@ pub(super) enum Instruction {
 /// The longest wait understood (seconds).
 const MAX_WAIT_SECONDS: f64 = 86_400.0;
 
-/// The instructions of a prompt, in order; none is an empty list.
-pub(super) fn parse(prompt: &str) -> Vec<Instruction> {
-    let mut found = vec![];
+/// Clauses that are no instruction are repeated up to this length (characters) and number.
+const MAX_PASSED_OVER: (usize, usize) = (60, 10);
+
+/// What is read in a prompt.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Understood {
+    /// In order; may be empty.
+    pub(super) instructions: Vec<Instruction>,
+    /// The first clauses that hold no instruction.
+    pub(super) passed_over: Vec<String>,
+}
+
+/// The instructions of a prompt, and what was passed over.
+pub(super) fn parse(prompt: &str) -> Understood {
+    let mut found = Understood::default();
     let mut rest = skip_fillers(prompt);
     while !rest.is_empty() {
         if let Some((head, after)) = head(rest) {
             let (instruction, after) = complete(head, after);
-            found.push(instruction);
+            found.instructions.push(instruction);
+            let taken = &rest[..rest.len() - after.len()];
             rest = after;
+            // The sign that ends the sentence may stand at the last word.
+            if taken.ends_with(['.', '!', '?']) && after.starts_with(char::is_whitespace) {
+                rest = skip_fillers(after);
+                continue;
+            }
+        } else {
+            let clause = boundary(rest).map_or(rest, |(end, _)| &rest[..end]);
+            found.pass_over(clause);
         }
         rest = match boundary(rest) {
             Some((_, after)) => skip_fillers(after),
@@ -45,6 +66,16 @@ pub(super) fn parse(prompt: &str) -> Vec<Instruction> {
         };
     }
     found
+}
+
+impl Understood {
+    fn pass_over(&mut self, clause: &str) {
+        let (characters, number) = MAX_PASSED_OVER;
+        let clause = clause.trim().trim_end_matches(['.', '!', '?', ':']).trim_end();
+        if !clause.is_empty() && self.passed_over.len() < number {
+            self.passed_over.push(clause.chars().take(characters).collect());
+        }
+    }
 }
 
 /// The part of an instruction that is recognised without looking for its end.
@@ -172,7 +203,9 @@ fn free_text(rest: &str) -> (String, &str) {
     while let Some((start, after)) = boundary(&rest[searched..]) {
         if head(skip_fillers(after)).is_some() {
             let end = searched + start;
-            return (trimmed(&rest[..end]).to_owned(), &rest[end..]);
+            // What ends a sentence belongs to it.
+            let sign = usize::from(rest[end..].starts_with(['.', '!', '?']));
+            return (trimmed(&rest[..end + sign]).to_owned(), &rest[end..]);
         }
         searched = rest.len() - after.len();
     }

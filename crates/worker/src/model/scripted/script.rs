@@ -21,6 +21,8 @@ pub(super) fn credits_of(tool: &str) -> u32 {
 pub(super) struct Script {
     pub(super) items: Vec<Value>,
     pub(super) plan: Option<Value>,
+    /// What is said in every turn after the last item; the usual end when there is none.
+    pub(super) closing: Option<Value>,
 }
 
 /// Something that happens before a reply and is no turn.
@@ -48,6 +50,7 @@ impl Script {
         Some(Self {
             items: value.get("script")?.as_array()?.clone(),
             plan: value.get("plan").filter(|plan| !plan.is_null()).cloned(),
+            closing: None,
         })
     }
 

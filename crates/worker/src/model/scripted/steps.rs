@@ -1,7 +1,7 @@
 //! Plain instructions as a plan and a script: one phase per instruction as long as a plan may have so many, each
 //! instruction a real tool call, a `phase_complete` between the phases.
 
-use super::grammar::{Instruction, parse};
+use super::grammar::{Instruction, Understood, parse};
 use super::script::{Script, credits_of};
 use domain::plan::MAX_PHASES;
 use serde_json::{Value, json};
@@ -16,12 +16,16 @@ const OFFLINE: &str = "This is the offline scripted model: no language model is 
     `wait N seconds`; joined by `and`, `then`, `,` or `;`. For a real model set ANTHROPIC_API_KEY, or OPENAI_API_KEY \
     (OPENAI_BASE_URL for any compatible endpoint), and LLM_PRIMARY_PROVIDER to anthropic or openai.";
 
-/// The script of a plain prompt.
-pub(super) fn script(prompt: &str) -> Script {
-    let instructions = parse(prompt);
+/// The script of a plain prompt. `failed` are the calls that have failed so far, for the last words.
+pub(super) fn script(prompt: &str, failed: &[String]) -> Script {
+    let Understood {
+        instructions,
+        passed_over,
+    } = parse(prompt);
     if instructions.is_empty() {
         return offline();
     }
+    let closing = json!({"type": "task_complete", "message": last_words(&passed_over, failed)});
     let group_size = instructions.len().div_ceil(MAX_PHASES);
     let groups: Vec<&[Instruction]> = instructions.chunks(group_size).collect();
     let mut items = vec![];
@@ -30,24 +34,48 @@ pub(super) fn script(prompt: &str) -> Script {
         let text = if index + 1 < groups.len() {
             json!({"type": "phase_complete", "message": format!("Phase {} is done.", index + 1)})
         } else {
-            json!({"type": "task_complete", "message": "All instructions are carried out."})
+            closing.clone()
         };
         items.push(text);
     }
     Script {
         items,
         plan: Some(plan(prompt, &groups)),
+        closing: Some(closing),
     }
 }
 
+/// What was done, and what was not.
+fn last_words(passed_over: &[String], failed: &[String]) -> String {
+    if passed_over.is_empty() && failed.is_empty() {
+        return "All instructions are carried out.".to_owned();
+    }
+    let mut words = if failed.is_empty() {
+        "The instructions that were understood are carried out.".to_owned()
+    } else {
+        format!(
+            "Not all instructions are carried out. Failed: {}.",
+            failed.join("; ")
+        )
+    };
+    if !passed_over.is_empty() {
+        let quoted: Vec<String> = passed_over.iter().map(|clause| format!("`{clause}`")).collect();
+        words.push_str(&format!(" Not understood: {}.", quoted.join(", ")));
+    }
+    words
+}
+
+/// One message that ends the task.
 fn offline() -> Script {
+    let closing = json!({"type": "task_complete", "message": OFFLINE});
     let phase = Phase {
         name: "Explain the offline model".into(),
         ..Phase::default()
     };
     Script {
-        items: vec![json!({"type": "message", "message": OFFLINE})],
+        items: vec![closing.clone()],
         plan: Some(plan_of("Explain what the offline model understands", vec![phase])),
+        closing: Some(closing),
     }
 }
 
@@ -186,10 +214,10 @@ mod tests {
             "",
             "create a.md with x; python `1`; ask why; wait 2 seconds",
         ] {
-            Plan::from_value(&script(prompt).plan.unwrap()).unwrap();
+            Plan::from_value(&script(prompt, &[]).plan.unwrap()).unwrap();
         }
         for (count, phases) in [(1, 1), (15, 15), (16, 8), (31, 11), (200, 15)] {
-            let script = script(&many(count));
+            let script = script(&many(count), &[]);
             let plan = Plan::from_value(script.plan.as_ref().unwrap()).unwrap();
             assert_eq!(plan.phases.len(), phases, "{count}");
             assert!((plan.total_estimated_credits - count as f64).abs() < 0.001);
@@ -198,8 +226,50 @@ mod tests {
     }
 
     #[test]
+    fn the_last_words_say_what_was_not_understood_and_what_failed() {
+        let said = |prompt: &str, failed: &[&str]| {
+            let failed: Vec<String> = failed.iter().map(|call| (*call).to_owned()).collect();
+            let script = script(prompt, &failed);
+            assert_eq!(script.items.last(), script.closing.as_ref(), "{prompt}");
+            script.closing.unwrap()["message"].clone()
+        };
+        let understood = "The instructions that were understood are carried out. Not understood:";
+        for (prompt, failed, words) in [
+            (
+                "list files",
+                vec![],
+                "All instructions are carried out.".to_owned(),
+            ),
+            (
+                "create a.txt, b.txt and c.txt",
+                vec![],
+                format!("{understood} `b.txt`, `c.txt`."),
+            ),
+            (
+                "list files and do magic",
+                vec![],
+                format!("{understood} `do magic`."),
+            ),
+            (
+                "read test.txt",
+                vec!["file_read (File not found: test.txt)"],
+                "Not all instructions are carried out. Failed: file_read (File not found: test.txt)."
+                    .to_owned(),
+            ),
+            (
+                "fly; read a.txt",
+                vec!["file_read (x)"],
+                "Not all instructions are carried out. Failed: file_read (x). Not understood: `fly`."
+                    .to_owned(),
+            ),
+        ] {
+            assert_eq!(said(prompt, &failed), words, "{prompt}");
+        }
+    }
+
+    #[test]
     fn phases_say_what_they_need_and_make() {
-        let plan = script("list files and create a test.txt file").plan.unwrap();
+        let plan = script("list files and create a test.txt file", &[]).plan.unwrap();
         assert_eq!(plan["total_estimated_credits"], 2);
         assert_eq!(plan["phases"][1]["name"], "Write test.txt");
         assert_eq!(plan["phases"][1]["expected_outputs"], json!(["test.txt"]));

@@ -174,7 +174,7 @@ async fn instructions_become_tool_calls_with_phases_between_them() {
 async fn a_prompt_without_instruction_is_told_what_this_is() {
     let prompt = json!("Make me rich");
     let first = action(&turn(&prompt, 1).await);
-    assert_eq!(first["type"], "message");
+    assert_eq!(first["type"], "task_complete", "one message, and the end");
     for part in [
         "offline",
         "list files",
@@ -185,7 +185,37 @@ async fn a_prompt_without_instruction_is_told_what_this_is() {
     ] {
         assert!(first["message"].as_str().unwrap().contains(part), "{part}");
     }
-    assert_eq!(action(&turn(&prompt, 2).await)["type"], "task_complete");
+}
+
+#[tokio::test]
+async fn the_end_of_a_plain_prompt_tells_of_the_calls_that_failed() {
+    let mut request = request(&json!("read test.txt"), 2, 1);
+    let result = |is_error, content: Value| ChatMessage::ToolResult {
+        call_id: "call_1_0".to_owned(),
+        name: "file_read".to_owned(),
+        content: content.to_string(),
+        is_error,
+    };
+    let error = json!({"success": false, "error": "File not found: test.txt", "output": {}});
+    for (results, said) in [
+        (
+            vec![result(false, json!({"content": "x"}))],
+            "All instructions are carried out.",
+        ),
+        (
+            vec![result(true, error)],
+            "Not all instructions are carried out. Failed: file_read (File not found: test.txt).",
+        ),
+    ] {
+        request.messages = results;
+        for number in [2, 3] {
+            request.purpose = Purpose::Turn { number };
+            let reply = Scripted::default()
+                .call(&request, &CancellationToken::new())
+                .await;
+            assert_eq!(action(&reply.unwrap())["message"], said, "{number}");
+        }
+    }
 }
 
 #[tokio::test]

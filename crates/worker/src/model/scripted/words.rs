@@ -43,17 +43,29 @@ const FILE_FILLERS: [&str; 19] = [
 /// Quotes and backticks hide separators up to this length (bytes).
 const MAX_OPAQUE_BYTES: usize = 1024;
 
+/// Punctuation around a word, but for the dot.
+const MARKS: [char; 8] = [':', '!', '?', '"', '\'', '(', ')', '*'];
+
 /// A file's extension has at most this many characters.
 const MAX_EXTENSION_CHARS: usize = 10;
 
 /// The next word without the punctuation around it, and what follows; both empty at the end of the clause.
 pub(super) fn word(text: &str) -> (&str, &str) {
+    let (piece, rest) = piece(text);
+    (piece.trim_matches(ends_piece), rest)
+}
+
+/// The next word with the punctuation around it.
+fn piece(text: &str) -> (&str, &str) {
     let text = text.trim_start();
     let end = text
         .find(|c: char| c.is_whitespace() || matches!(c, ',' | ';' | '`'))
         .unwrap_or(text.len());
-    let found = text[..end].trim_matches(['.', ':', '!', '?', '"', '\'', '(', ')', '*']);
-    (found, &text[end..])
+    text.split_at(end)
+}
+
+fn ends_piece(c: char) -> bool {
+    c == '.' || MARKS.contains(&c)
 }
 
 /// Passes over these words, in any order and number; quoted ones stay.
@@ -182,7 +194,9 @@ pub(super) fn file_name(text: &str) -> Option<(String, &str)> {
     if let Some((name, after)) = quoted(rest) {
         return is_file(name).then(|| (name.to_owned(), after));
     }
-    let (name, after) = word(rest);
+    let (piece, after) = piece(rest);
+    // Dots before a name belong to it: `../a.txt` must not become another file.
+    let name = piece.trim_start_matches(MARKS).trim_end_matches(ends_piece);
     is_file(name).then(|| (name.to_owned(), after))
 }
 

@@ -39,7 +39,7 @@ fn wait(ms: u64) -> Instruction {
 
 fn check(table: Vec<(&str, Vec<Instruction>)>) {
     for (prompt, expected) in table {
-        assert_eq!(parse(prompt), expected, "{prompt:?}");
+        assert_eq!(parse(prompt).instructions, expected, "{prompt:?}");
     }
 }
 
@@ -71,6 +71,9 @@ fn single_instructions_are_understood() {
             vec![write("a.txt", "it works")],
         ),
         ("create a.txt with text", vec![write("a.txt", "text")]),
+        ("create ../x.txt", vec![write("../x.txt", "")]),
+        ("read (../../x.txt)!", vec![read("../../x.txt")]),
+        ("create /x.txt", vec![write("/x.txt", "")]),
         (
             "create a file `a.txt` with 'it's ok'",
             vec![write("a.txt", "it's ok")],
@@ -124,6 +127,14 @@ fn instructions_are_joined_by_every_separator() {
         ("Hello! Please list files. Thanks and bye", vec![list()]),
         ("summarise the news, then read b.md and think", vec![read("b.md")]),
         ("ask your name and list files", vec![ask("your name"), list()]),
+        (
+            "ask Which colour? then list files",
+            vec![ask("Which colour?"), list()],
+        ),
+        (
+            "ask Why? List files. Write a.txt with Done! Read a.txt",
+            vec![ask("Why?"), list(), write("a.txt", "Done!"), read("a.txt")],
+        ),
         ("run `a`; run `b`;run `c`", vec![run("a"), run("b"), run("c")]),
     ]);
 }
@@ -174,16 +185,16 @@ fn other_prompts_hold_no_instruction() {
         "read https://example.com/a.html",
         "\u{feff}, and then; and",
     ] {
-        assert_eq!(parse(prompt), vec![], "{prompt:?}");
+        assert_eq!(parse(prompt).instructions, vec![], "{prompt:?}");
     }
 }
 
 #[test]
 fn long_prompts_take_no_quadratic_time() {
     let prompt = format!("create a.txt with {}", "word and `x` \"y\" , ".repeat(5_000));
-    assert_eq!(parse(&prompt).len(), 1);
+    assert_eq!(parse(&prompt).instructions.len(), 1);
     for piece in ["`\"", "\"a, ", "`` a, `", "and \""] {
-        assert_eq!(parse(&piece.repeat(8_000)), vec![], "{piece}");
+        assert_eq!(parse(&piece.repeat(8_000)).instructions, vec![], "{piece}");
     }
 }
 
