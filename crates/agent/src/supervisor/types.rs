@@ -15,6 +15,10 @@ pub struct DueTool {
 }
 
 /// What comes next.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "made once per step and moved once or twice"
+)]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Next {
     CallModel {
