@@ -50,7 +50,7 @@ fn last_words(passed_over: &[String], failed: &[String]) -> String {
     if passed_over.is_empty() && failed.is_empty() {
         return "All instructions are carried out.".to_owned();
     }
-    let mut words = if failed.is_empty() {
+    let done = if failed.is_empty() {
         "The instructions that were understood are carried out.".to_owned()
     } else {
         format!(
@@ -58,11 +58,11 @@ fn last_words(passed_over: &[String], failed: &[String]) -> String {
             failed.join("; ")
         )
     };
-    if !passed_over.is_empty() {
-        let quoted: Vec<String> = passed_over.iter().map(|clause| format!("`{clause}`")).collect();
-        words.push_str(&format!(" Not understood: {}.", quoted.join(", ")));
+    if passed_over.is_empty() {
+        return done;
     }
-    words
+    let quoted: Vec<String> = passed_over.iter().map(|clause| format!("`{clause}`")).collect();
+    format!("{done} Not understood: {}.", quoted.join(", "))
 }
 
 /// One message that ends the task.
