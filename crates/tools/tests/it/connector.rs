@@ -189,26 +189,6 @@ async fn the_checks_of_a_call_come_in_their_order() {
         assert_eq!((error(&result), result.credits_used), (said, 0.0), "{input}");
         assert_eq!(refusal(&none, "connector", &input).as_deref(), Some(said));
     }
-    for (tool, input, said) in [
-        (
-            "search",
-            json!({"query": "x"}),
-            "search is not configured: set TAVILY_API_KEY, SERPER_API_KEY or BRAVE_API_KEY",
-        ),
-        ("browser", json!({}), "Invalid input: missing field `action`"),
-        (
-            "fetch",
-            json!({"url": "http://127.0.0.1:1/"}),
-            "Address not allowed",
-        ),
-        (
-            "mcp__notes__find",
-            json!({}),
-            "MCP server notes is not one of this run: name it in mcp_servers",
-        ),
-    ] {
-        assert_eq!(refusal(&none, tool, &input).as_deref(), Some(said));
-    }
     let github = call("github", "get_repo", json!({"repo": "o/r"}));
     let elsewhere = told(&set, "connector", &github).await;
     assert_eq!(
@@ -465,5 +445,30 @@ async fn no_token_is_shown_by_the_settings() {
     let shown = format!("{options:?} {:?}", tools::Tools::from_options(&options).unwrap());
     for secret in options.secrets() {
         assert!(!shown.contains(&secret), "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn what_can_never_be_done_is_known_before_anything_is_sent() {
+    let none = of_run(&tools(&[]), &[]);
+    for (tool, input, said) in [
+        (
+            "search",
+            json!({"query": "x"}),
+            "search is not configured: set TAVILY_API_KEY, SERPER_API_KEY or BRAVE_API_KEY",
+        ),
+        ("browser", json!({}), "Invalid input: missing field `action`"),
+        (
+            "fetch",
+            json!({"url": "http://127.0.0.1:1/"}),
+            "Address not allowed",
+        ),
+        (
+            "mcp__notes__find",
+            json!({}),
+            "MCP server notes is not one of this run: name it in mcp_servers",
+        ),
+    ] {
+        assert_eq!(refusal(&none, tool, &input).as_deref(), Some(said));
     }
 }
