@@ -457,7 +457,7 @@ async fn what_can_never_be_done_is_known_before_anything_is_sent() {
             json!({"query": "x"}),
             "search is not configured: set TAVILY_API_KEY, SERPER_API_KEY or BRAVE_API_KEY",
         ),
-        ("browser", json!({}), "Invalid input: missing field `action`"),
+        ("browser", json!({}), "Invalid input: action is missing"),
         (
             "fetch",
             json!({"url": "http://127.0.0.1:1/"}),
