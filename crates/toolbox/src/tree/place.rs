@@ -19,7 +19,7 @@ pub struct Placer<'a> {
 }
 
 impl<'a> Placer<'a> {
-    /// `files` have passed [`check`].
+    /// `files` have passed [`check`](super::check).
     pub fn new(root: &'a Path, files: &'a BTreeMap<String, File>) -> Self {
         let mut wanted: HashMap<&str, Vec<_>> = HashMap::new();
         for (path, file) in files {
