@@ -57,7 +57,7 @@ impl Collector {
             .with_state(Arc::clone(&spans));
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, crate::free_port()));
         let started = background::handle().spawn(async move {
-            let listener = tokio::net::TcpListener::bind(address)
+            let listener = crate::port::listen(address.port())
                 .await
                 .expect("the port was free a moment ago");
             tokio::spawn(async move { axum::serve(listener, router).await }).abort_handle()

@@ -4,6 +4,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 /// Below Linux' range for outgoing connections (32768..). A port from that range could be taken by
 /// any client while its server is down for a restart, and a client that dials a dead port of that
@@ -24,4 +25,21 @@ pub fn free_port() -> u16 {
         }
     }
     panic!("no free port in {FIRST}..{}", FIRST + COUNT);
+}
+
+/// How long a port may still seem taken after its listener was closed.
+const LINGERING: Duration = Duration::from_secs(5);
+
+/// Listens on a port of 127.0.0.1 that was listened on a moment ago. A program that another thread starts at that time holds
+/// the closed listener until its `exec`, so the port may be taken for some milliseconds more.
+pub(crate) async fn listen(port: u16) -> std::io::Result<tokio::net::TcpListener> {
+    let deadline = Instant::now() + LINGERING;
+    loop {
+        match tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            bound => return bound,
+        }
+    }
 }

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::background;
+use crate::port::listen;
 
 mod link;
 use link::serve;
@@ -55,7 +56,7 @@ pub struct FaultProxy {
 impl FaultProxy {
     /// In front of 127.0.0.1:`target_port`, on a port of its own.
     pub async fn start(target_port: u16) -> Self {
-        let listener = bind(crate::free_port())
+        let listener = listen(crate::free_port())
             .await
             .expect("the port was free a moment ago");
         let port = listener.local_addr().expect("bound").port();
@@ -177,10 +178,6 @@ fn local(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
-async fn bind(port: u16) -> std::io::Result<TcpListener> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await
-}
-
 async fn accept(shared: Arc<Shared>, port: u16, listener: TcpListener, report: watch::Sender<Mode>) {
     let mut modes = shared.mode.subscribe();
     let mut open = Some(listener);
@@ -192,7 +189,7 @@ async fn accept(shared: Arc<Shared>, port: u16, listener: TcpListener, report: w
             connections.shutdown().await;
         } else if open.is_none() {
             open = Some(
-                bind(port)
+                listen(port)
                     .await
                     .expect("the proxy's port was taken while it was cut"),
             );

@@ -1,13 +1,11 @@
 //! The product's own object store, in this process, over HTTP on a loopback port, in a directory of its own.
 
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use aws_credential_types::Credentials;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{BehaviorVersion, Builder, Region};
 use objectstore::{ServerHandle, Store, serve};
-use tokio::net::TcpListener;
 
 use crate::background;
 use crate::guard::{Ending, Guard};
@@ -112,9 +110,7 @@ impl S3 {
 async fn launch(dir: PathBuf, port: u16) -> ServerHandle {
     let started = background::handle().spawn(async move {
         let store = Store::open(&dir).unwrap_or_else(|error| panic!("{}: {error:?}", dir.display()));
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
-            .await
-            .expect("the port is free");
+        let listener = crate::port::listen(port).await.expect("the port is free");
         let keys = objectstore::Credentials {
             access_key: ACCESS_KEY.to_owned(),
             secret_key: SECRET_KEY.to_owned(),

@@ -11,9 +11,8 @@ use axum::http::{Request, Response, header};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use std::net::Ipv4Addr;
 use std::sync::Arc;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::watch::{Receiver, Sender};
 use tokio::task::JoinHandle;
 
@@ -32,7 +31,7 @@ pub(super) struct Server {
 impl Server {
     /// Must be called inside the runtime.
     pub(super) async fn start(cluster: Arc<Cluster>, port: u16) -> std::io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
+        let listener = crate::port::listen(port).await?;
         let (gone, closing) = tokio::sync::watch::channel(false);
         let accepting = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {

@@ -1,6 +1,6 @@
 //! The HTTP side: routes, checks, streaming, faults.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -66,9 +66,9 @@ impl ModelServer {
             .route("/v1/chat/completions", post(chat_completions))
             .route("/v1/messages", post(messages))
             .with_state(Arc::clone(&shared));
-        let address = (Ipv4Addr::LOCALHOST, crate::free_port());
+        let port = crate::free_port();
         let started = background::handle().spawn(async move {
-            let listener = tokio::net::TcpListener::bind(address)
+            let listener = crate::port::listen(port)
                 .await
                 .expect("the port was free a moment ago");
             let address = listener.local_addr().expect("bound");
