@@ -1,17 +1,21 @@
 //! What the server says of itself at start: is it fit to hold a queue?
 
-use crate::connection::{Patience, measured};
+use crate::connection::measured;
 use crate::error::QueueError;
 use crate::options::{has_hash_tag, plain_prefix_in_cluster};
 use crate::queue::Queue;
+use fred::error::{Error as FredError, ErrorKind};
 use fred::interfaces::ClientLike;
 use fred::types::{ClusterHash, CustomCommand};
 use std::collections::HashMap;
 use std::time::Duration;
+use tokio::time::timeout;
 
 /// LMOVE and the blocking forms we use came with this version.
 const OLDEST_VERSION: (u32, u32) = (6, 2);
 
+/// Longest wait for a connection and its answer, and for its goodbye.
+const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 /// Between two tries to ask a server that is away.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
@@ -111,10 +115,22 @@ impl Queue {
 
     /// Asks the server for its version, memory policy, persistence and cluster mode.
     pub async fn server_report(&self) -> Result<ServerReport, QueueError> {
-        let client = self.store.connection().with(Patience::Brief);
+        // A connection of its own: those in use break off again and again at a server that is a cluster by mistake.
+        let client = self.store.connection().client().clone_new();
+        let task = client.connect();
         let command = CustomCommand::new_static("INFO", ClusterHash::Random, false);
-        let info: String = measured("info", client.custom(command, Vec::<String>::new())).await?;
-        Ok(ServerReport::parse(&info, self.store.keys().prefix()))
+        let asked = async {
+            client.wait_for_connect().await?;
+            client.custom(command, Vec::<String>::new()).await
+        };
+        let late = |_| Err(FredError::new(ErrorKind::Timeout, "no answer in time"));
+        let limited = async { timeout(ANSWER_LIMIT, asked).await.unwrap_or_else(late) };
+        let info: Result<String, QueueError> = measured("info", limited).await;
+        if timeout(ANSWER_LIMIT, client.quit()).await.is_err() {
+            tracing::debug!("redis connection closed without a goodbye");
+        }
+        task.abort();
+        Ok(ServerReport::parse(&info?, self.store.keys().prefix()))
     }
 }
 
